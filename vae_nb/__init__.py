@@ -1,0 +1,23 @@
+"""Variational autoencoders for images. Names below are imported when they are first asked for (PEP 562)."""
+
+__version__ = "0.1.0"
+
+from importlib import import_module
+
+_names = dict(
+    core="Head Conditional Terms",
+)
+_home = {name: module for module, names in _names.items() for name in names.split()}
+__all__ = sorted(_home)
+
+
+def __getattr__(name):
+    if name not in _home:
+        raise AttributeError(f"module 'vae_nb' has no attribute {name!r}")
+    value = getattr(import_module(f"vae_nb.{_home[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})
