@@ -1,0 +1,174 @@
+"""Tests everything in a temporary copy of the working tree; the last line is `N passed, N failed`.
+
+Export and clean must leave no diff, the README must agree with its notebook, every notebook must be stored executed and
+without an error, and must run; and tests/ must pass. The exit code is 0 if something passed and nothing failed."""
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+BUILT = shutil.ignore_patterns(".git", ".venv", "_proc", "_docs", "runs", "build", "dist", "__pycache__", "*.egg-info")
+running = set()  # processes to end when we are stopped
+
+
+def copy_tree(to):
+    "The files that git tracks or would track; without git, all but what is built."
+    git = ["git", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try: names = subprocess.run(git, capture_output=True, check=True, text=True).stdout.split("\0")[:-1]
+    except (OSError, subprocess.CalledProcessError): return shutil.copytree(ROOT, to, symlinks=True, ignore=BUILT)
+    for name in names:
+        if not os.path.lexists(ROOT / name): continue  # deleted, but not committed yet
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, to / name, follow_symlinks=False)
+
+
+def stop(process, how=signal.SIGKILL):
+    "End a process with all its children."
+    try: os.killpg(process.pid, how)
+    except (ProcessLookupError, PermissionError): return  # it has ended
+    try: process.wait(5)
+    except subprocess.TimeoutExpired: pass
+
+
+def run(folder, limit, command, *arguments):
+    "Run a command: its exit code (None if it had to be stopped), its output, and the seconds it took."
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    env = os.environ | dict(OMP_NUM_THREADS="1", PYTHONPATH=str(folder), PATH=path,
+                            PYTHONFAULTHANDLER="1", PYTHONDONTWRITEBYTECODE="1")
+    start = time.monotonic()
+    with tempfile.TemporaryFile("w+", errors="replace") as out:  # not a pipe: a stray grandchild would hold it open
+        process = subprocess.Popen([command, *map(str, arguments)], cwd=folder, env=env, stdin=subprocess.DEVNULL,
+                                   stdout=out, stderr=out, start_new_session=True)
+        running.add(process)
+        try: code = process.wait(max(limit, 1))
+        except subprocess.TimeoutExpired:
+            stop(process, signal.SIGABRT)  # faulthandler prints where it hung
+            code = None
+        finally:
+            stop(process)
+            running.discard(process)
+        out.seek(0)
+        return code, out.read().replace(str(folder), "."), time.monotonic() - start
+
+
+def verdict(name, code, output, seconds):
+    "One row of the report: (name, what happened, details)."
+    if code == 0: return name, "passed", f"{seconds:.0f} s"
+    return name, "failed", (f"exit code {code}" if code else f"hung: stopped after {seconds:.0f} s") + f"\n{output}"
+
+
+def check_drift(copy, limit, command):
+    "Export or clean must change no file."
+    def files(): return {p.relative_to(copy): p.read_bytes() for p in copy.rglob("*") if p.is_file()}
+    before, (code, output, seconds), after = files(), run(copy, limit, command), files()
+    changed = [str(p) for p in sorted(before.keys() | after.keys()) if before.get(p) != after.get(p)]
+    if code == 0 and changed: code, output = 1, "\n".join(["it changes", *changed])
+    return verdict(f"{command} leaves no diff", code, output, seconds)
+
+
+def check_stored(copy, path):
+    "A notebook must be stored executed, without errors and without paths of the machine that it ran on."
+    faults, executed = [], False
+    for i, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"]):
+        for output in cell.get("outputs", []):
+            executed = True
+            data = {kind: text for kind, text in output.get("data", {}).items() if kind.startswith("text/")}
+            text = json.dumps([output.get("text"), data])
+            if output["output_type"] == "error" or "Traceback (most recent call last)" in text:
+                faults.append(f"cell {i} holds an error")
+            faults += [f"cell {i} shows {path}" for path in re.findall(r"/(?:root|home|Users|tmp)/[\w.-]+", text)]
+    if not executed: faults.append("no cell has an output: store it executed")
+    return f"{path.relative_to(copy)} as stored", "failed" if faults else "passed", "\n".join(faults)
+
+
+def run_notebook(copy, limit, path, flags):
+    "nbdev_test must say `Success.`: its exit code is 0 also when it found no notebook."
+    code, output, seconds = run(copy, limit, "nbdev_test", "--path", path, "--n_workers", 0, "--flags", flags)
+    return verdict(path.relative_to(copy), 1 if code == 0 and "Success." not in output else code, output, seconds)
+
+
+def run_pytest(copy, limit, marks):
+    "One row for each test, and one for pytest itself if it didn't come to its end or found nothing."
+    report, rows = copy / "pytest.xml", []
+    code, output, seconds = run(copy, limit, "pytest", "tests", "-v", "-p", "no:cacheprovider", "-m", marks,
+                                "--junitxml", report, "-o", "junit_logging=out-err")
+    for case in ElementTree.parse(report).iter("testcase") if report.exists() else []:
+        tags = {element.tag for element in case}
+        what = "failed" if tags & {"failure", "error"} else "skipped" if "skipped" in tags else "passed"
+        details = "\n".join(e.get("message", "") if what == "skipped" else e.text or "" for e in case)
+        rows.append((f"{case.get('classname')}::{case.get('name')}", what, details.replace(str(copy), ".").strip()))
+    if not rows or code != 0 and all(what != "failed" for _, what, _ in rows):
+        rows.append(verdict("pytest", 1 if code == 0 else code, output, seconds))
+    return rows
+
+
+def rows_of(name, check, *arguments):
+    "What a check returns, as rows; its own breakdown is a failure like any other."
+    try: rows = check(*arguments)
+    except Exception: rows = name, "failed", traceback.format_exc()
+    return rows if isinstance(rows, list) else [rows]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--long", action="store_true", help="also run what is marked slow, and what downloads data")
+    parser.add_argument("--workers", type=int, default=2, help="how many things run at the same time")
+    parser.add_argument("--limit", type=float, help="seconds for one notebook (300, or 3600 with --long)")
+    parser.add_argument("--total", type=float, help="seconds for everything (2700, or 14400 with --long)")
+    args = parser.parse_args()
+    limit, total = args.limit or (3600 if args.long else 300), args.total or (14400 if args.long else 2700)
+    deadline, counts, loud = time.monotonic() + total, dict(passed=0, failed=0, skipped=0), dict(failed=[], skipped=[])
+    def left(most=total): return min(most, deadline - time.monotonic())
+
+    def note(rows):
+        files = Counter()  # one line for each test that passed would be too many: one for each file
+        for name, what, details in rows:
+            counts[what] += 1
+            if what != "passed": loud[what].append((name, details))
+            if what == "passed" and "::" in str(name): files[name.partition("::")[0]] += 1
+            else: print(what, name, details if what == "passed" else "", flush=True)
+        for name, n in files.items(): print("passed", name, f"{n} tests", flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="vae_nb-") as folder, ThreadPoolExecutor(args.workers) as pool:
+        copy = Path(folder).resolve() / ROOT.name
+        copy_tree(copy)
+        notebooks = sorted(p for p in copy.glob("nbs/**/*.ipynb") if not re.search(r"/[._]", str(p.relative_to(copy))))
+        if not notebooks: note([("notebooks", "failed", "there are none in nbs/")])
+        for path in notebooks: note(rows_of(path.name, check_stored, copy, path))
+        for command in ("nbdev_export", "nbdev_clean"): note(rows_of(command, check_drift, copy, left(limit), command))
+        for name, script in {"README.md agrees with nbs/index.ipynb": ["tools/make_readme.py", "--check"],
+                             "every notebook becomes a page": ["tools/docs.py", "process"]}.items():
+            note([verdict(name, *run(copy, left(limit), sys.executable, *script))])
+        flags, marks = ("slow data" + " gpu" * bool(shutil.which("nvidia-smi")), "") if args.long else ("", "not slow")
+        try:
+            jobs = [pool.submit(lambda: rows_of("pytest", run_pytest, copy, left(), marks))]
+            jobs += [pool.submit(lambda path=path: rows_of(path.name, run_notebook, copy, left(limit), path, flags))
+                     for path in notebooks]
+            for job in as_completed(jobs): note(job.result())
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(running): stop(process)
+
+    for name, details in loud["failed"]: print(f"\n{'=' * 100}\nFAILED {name}", *details.splitlines()[-80:], sep="\n")
+    for name, reason in loud["skipped"]: print(f"\nSKIPPED {name}\n        {reason}")
+    if not counts["skipped"]: del counts["skipped"]
+    print("\n" + ", ".join(f"{n} {what}" for what, n in counts.items()))
+    return int(counts["failed"] > 0 or counts["passed"] == 0)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    sys.exit(main())
