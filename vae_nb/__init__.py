@@ -5,7 +5,19 @@ __version__ = "0.1.0"
 from importlib import import_module
 
 _names = dict(
-    core="Head Conditional Terms",
+    core="Head Conditional Terms check_head check_network",
+    data="load_data Data",
+    encoders="MLPEncoder CNNEncoder",
+    decoders="MLPDecoder CNNDecoder",
+    posteriors="MeanField FullCovariance",
+    priors="GaussianPrior check_prior",
+    likelihoods="HomoscedasticGaussian ImagewiseGaussian PixelwiseGaussian BernoulliLikelihood",
+    beta_nll="beta_nll_score",
+    vae="VAE create_vae",
+    objectives="elbo iwae",
+    training="fit History",
+    evaluation="evaluate",
+    generation="pipeline_figure prior_figure traversal_figure neighbourhood_figure history_figure",
 )
 _home = {name: module for module, names in _names.items() for name in names.split()}
 __all__ = sorted(_home)

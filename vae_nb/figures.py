@@ -34,8 +34,8 @@ BLUE, DARK, FAINT = "#0173b2", "0.15", "0.6"  # the blue is seaborn's colour-bli
 def _style() -> dict:
     import seaborn
     from cycler import cycler
-    ours = {"font.sans-serif": ["DejaVu Sans"], "figure.dpi": DOTS_PER_INCH, "svg.hashsalt": "vae_nb", "image.cmap": "viridis",
-            "axes.prop_cycle": cycler(color=seaborn.color_palette("colorblind").as_hex())}
+    ours = {"font.sans-serif": ["DejaVu Sans"], "figure.dpi": DOTS_PER_INCH, "svg.hashsalt": "vae_nb",
+            "image.cmap": "viridis", "axes.prop_cycle": cycler(color=seaborn.color_palette("colorblind").as_hex())}
     return {**seaborn.axes_style("ticks"), **seaborn.plotting_context("paper"), **ours}
 
 
@@ -83,8 +83,9 @@ class Picture(Figure):
     def _ipython_display_(self):
         from IPython.display import display
         png = self.encode()
-        width = int.from_bytes(png[16:20], "big") * 96 // DOTS_PER_INCH  # PNG keeps its width there; a screen's inch has 96 pixels
-        display({"image/png": png, "text/plain": self.alt}, metadata={"image/png": {"alt": self.alt, "width": width}}, raw=True)
+        width = int.from_bytes(png[16:20], "big") * 96 // DOTS_PER_INCH  # PNG's width; a screen's inch has 96 pixels
+        metadata = {"image/png": {"alt": self.alt, "width": width}}
+        display({"image/png": png, "text/plain": self.alt}, metadata=metadata, raw=True)
 
 # %% ../nbs/01_figures.ipynb #815314ec
 def save_figure(figure: Picture,    # what to write
@@ -122,7 +123,8 @@ def panels(rows: int,         # number of rows
     figure = Picture(figsize=(width, total), dpi=DOTS_PER_INCH)
     starts = left + np.cumsum([0, *(w + g for w, g in zip(widths, gaps))])
     floors = [total - top - (i + 1) * height - i * between for i in range(rows)]
-    axes = [[figure.add_axes([x / width, y / total, w / width, height / total]) for x, w in zip(starts, widths)] for y in floors]
+    axes = [[figure.add_axes([x / width, y / total, w / width, height / total]) for x, w in zip(starts, widths)]
+            for y in floors]
     return figure, np.array(axes, dtype=object).reshape(rows, len(widths))
 
 # %% ../nbs/01_figures.ipynb #5f9b3a30
@@ -132,7 +134,8 @@ def column_titles(axes,         # one row of axes
     "Titles over the columns, on one line whatever the shapes of what is drawn below."
     for ax, title in zip(axes, titles):
         box, figure = ax.get_position(original=True), ax.figure
-        figure.text((box.x0 + box.x1) / 2, box.y1 + 0.08 / figure.get_figheight(), title, ha="center", va="bottom", fontsize=9.6)
+        x, y = (box.x0 + box.x1) / 2, box.y1 + 0.08 / figure.get_figheight()
+        figure.text(x, y, title, ha="center", va="bottom", fontsize=9.6)
 
 
 def arrow(left,    # axes that it comes from
@@ -148,7 +151,7 @@ def check_figure(figure: Picture,  # what one of our functions returned
                  smallest=8,       # points
                  largest=100_000,  # bytes of the PNG
                  ):
-    "Assert what every figure must fulfil: legible and uncut text that covers nothing, page width, file size, alt text, outside pyplot."
+    "Assert what every figure must fulfil: uncut, legible text that covers nothing; page width; file size; alt text."
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     assert figure.canvas.manager is None, "pyplot holds the figure"
     renderer, texts = FigureCanvasAgg(figure).get_renderer(), []
@@ -157,11 +160,12 @@ def check_figure(figure: Picture,  # what one of our functions returned
     boxes = [(t.get_text(), t.axes, t.get_window_extent(renderer)) for t in texts]
     small = [t.get_text() for t in texts if t.get_fontsize() < smallest]
     assert not small, f"text below {smallest} points: {small}"
-    cut = [text for text, _, box in boxes if min(box.x0, box.y0) < 0 or box.x1 > figure.bbox.x1 or box.y1 > figure.bbox.y1]
+    page = figure.bbox
+    cut = [text for text, _, box in boxes if min(box.x0, box.y0) < 0 or box.x1 > page.x1 or box.y1 > page.y1]
     assert not cut, f"text outside the figure: {cut}"
-    covered = [(text, other) for i, (text, _, box) in enumerate(boxes) for other, _, b in boxes[:i] if box.overlaps(b)]
+    covered = [(a, b) for i, (a, _, box) in enumerate(boxes) for b, _, other in boxes[:i] if box.overlaps(other)]
     assert not covered, f"text over other text: {covered}"
-    covered = [text for text, axes, box in boxes for ax in figure.axes if ax is not axes and box.overlaps(ax.bbox)]
+    covered = [text for text, own, box in boxes for ax in figure.axes if ax is not own and box.overlaps(ax.bbox)]
     assert not covered, f"text over axes that are not its own: {covered}"
     assert figure.get_figwidth() <= PAGE_WIDTH + 1e-6, f"{figure.get_figwidth():.2f} inches wide"
     assert len(png := figure.encode()) <= largest, f"{len(png)} bytes"
@@ -177,7 +181,8 @@ def to_array(x,                   # tensor or array, uint8 or float, on any devi
     fits = tuple(x.shape) == shape if isinstance(shape, tuple) else x.ndim == len(shape.split())
     if not fits: raise ValueError(f"{argument} has shape {tuple(x.shape)}; expected {shape}")
     if not x.numel(): raise ValueError(f"{argument} has shape {tuple(x.shape)}: there is nothing to draw")
-    if bad := int((~x.isfinite()).sum()): raise ValueError(f"{argument}: {bad} of {x.numel()} values are NaN or infinite")
+    bad = int((~x.isfinite()).sum())
+    if bad: raise ValueError(f"{argument}: {bad} of {x.numel()} values are NaN or infinite")
     return x.numpy()
 
 # %% ../nbs/01_figures.ipynb #f640a1ce
@@ -243,7 +248,9 @@ def draw_sigma(ax,          # matplotlib axes
 # %% ../nbs/01_figures.ipynb #57380a1a
 def _short(value):  # 0.05, 0.5, 20, 5e−4
     text = f"{value:g}"
-    if len(text.lstrip("-")) > 5: text = "{:g}e{:d}".format(*(kind(part) for kind, part in zip((float, int), f"{value:.1e}".split("e"))))
+    if len(text.lstrip("-")) > 5:
+        digits, power = f"{value:.1e}".split("e")
+        text = f"{float(digits):g}e{int(power)}"
     return text.replace("-", "−")
 
 
@@ -252,12 +259,12 @@ def colour_bar(axes,   # a column of axes, from top to bottom, that share the sc
                drawn,  # AxesImage with that scale
                ):      # the axes of the bar
     "A colour bar beside a column of axes; needs 0.7 inches of margin."
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
     figure, top, bottom = axes[0].figure, axes[0].get_position(original=True), axes[-1].get_position(original=True)
     inch = 1 / figure.get_figwidth()
     bar = figure.add_axes([top.x1 + 0.1 * inch, bottom.y0, 0.09 * inch, top.y1 - bottom.y0])
-    ticks = MaxNLocator(4, steps=[1, 2, 5, 10])
-    figure.colorbar(drawn, cax=bar, ticks=ticks, format=lambda value, position: _short(value)).outline.set_visible(False)
+    ticks, form = MaxNLocator(4, steps=[1, 2, 5, 10]), FuncFormatter(lambda value, position: _short(value))
+    figure.colorbar(drawn, cax=bar, ticks=ticks, format=form).outline.set_visible(False)
     return bar
 
 # %% ../nbs/01_figures.ipynb #7452b638
@@ -324,7 +331,8 @@ def _draw_decoding(axes, z, p, mean=None, stddev=None):  # rows of: z, E[x|z], �
         if i < len(axes) - 1: latent.set_xticklabels([])
     latent.set_xlabel("latent dimension")
     if not tile: colour_bar(axes[:, 2], drawn)
-    return f"the latent as {z.shape[-1]} bars, the mean of p(x|z), and its σ as " + ("a grey tile" if tile else f"a map from 0 to {top:.2g}")
+    kind = "a grey tile" if tile else f"a map from 0 to {top:.2g}"
+    return f"the latent as {z.shape[-1]} bars, the mean of p(x|z), and its σ as {kind}"
 
 # %% ../nbs/01_figures.ipynb #20ad05a9
 @figure_style()
@@ -339,7 +347,8 @@ def pipeline(x,               # images, (B, C, H, W), uint8 or float in [0, 1]
     z = to_array(_first(torch.as_tensor(z), 2), "z", (len(x), *q.event_shape))
     mean, stddev = _moments(q)
     if mean is not None: mean, stddev = to_array(mean, "q.mean", z.shape), to_array(stddev, "q.stddev", z.shape)
-    if tuple(p.event_shape) != x.shape[1:]: raise ValueError(f"p is over images {tuple(p.event_shape)}, x has images {x.shape[1:]}")
+    if tuple(p.event_shape) != x.shape[1:]:
+        raise ValueError(f"p is over images {tuple(p.event_shape)}, x has images {x.shape[1:]}")
     width, height = _cell(x.shape)
     figure, axes = panels(len(x), height, [width, 1.5, width, width], [0.55, 0.3, 0.1], right=0.7, bottom=0.5)
     for (image, latent, *_), pixels in zip(axes, x):
@@ -375,7 +384,8 @@ def mosaic(images: np.ndarray, # (R, K, C, H, W) in [0, 1]
     rows, columns, height, width = pixels.shape[:4]
     gap = max(1, min(height, width) // 14)
     whole = np.ones((rows * (height + gap) - gap, columns * (width + gap) - gap, *pixels.shape[4:]), pixels.dtype)
-    for i, j in np.ndindex(rows, columns): whole[i * (height + gap):, j * (width + gap):][:height, :width] = pixels[i, j]
+    for i, j in np.ndindex(rows, columns):
+        whole[i * (height + gap):, j * (width + gap):][:height, :width] = pixels[i, j]
     centres = [(size - 1) / 2 + (size + gap) * np.arange(count) for size, count in ((width, columns), (height, rows))]
     return whole, *centres
 
@@ -388,8 +398,9 @@ def draw_grid(ax,                   # matplotlib axes
               ):                    # the AxesImage
     "Draw a table of images as one mosaic, with words at rows and columns."
     whole, across, down = mosaic(to_array(images, "images", "(R, K, C, H, W)"))
-    for name, labels, count in (("row_labels", row_labels, len(down)), ("column_labels", column_labels, len(across))):
-        if labels is not None and len(labels) != count: raise ValueError(f"{name} has {len(labels)} entries; expected {count}")
+    for name, labels, places in (("row_labels", row_labels, down), ("column_labels", column_labels, across)):
+        if labels is not None and len(labels) != len(places):
+            raise ValueError(f"{name} has {len(labels)} entries; expected {len(places)}")
     drawn = _show(ax, whole, cmap="gray", vmin=0, vmax=1)
     ax.tick_params(length=0, labeltop=True, labelbottom=False)
     if row_labels is not None: ax.set_yticks(down, row_labels)
@@ -397,7 +408,7 @@ def draw_grid(ax,                   # matplotlib axes
     return drawn
 
 # %% ../nbs/01_figures.ipynb #21b2b0fa
-def _as_table(images, columns):  # (N, C, H, W) -> (R, K, C, H, W), the last row filled with white; (R, K, C, H, W) as it is
+def _as_table(images, columns):  # (N, C, H, W) -> (R, K, C, H, W), the last row filled with white
     images = torch.as_tensor(images)
     if images.ndim == 5: return to_array(images, "images", "(R, K, C, H, W)")
     images = to_array(images, "images", "(N, C, H, W)")
@@ -406,17 +417,18 @@ def _as_table(images, columns):  # (N, C, H, W) -> (R, K, C, H, W), the last row
     return np.concatenate([images, white]).reshape(-1, columns, *images.shape[1:])
 
 
-def _draw_corners(ax, corners, side, gap, outside):  # inches: an original's width, the gap, where it begins left of the grid
+def _draw_corners(ax, corners, side, gap, left):  # in inches; left: from the originals to the grid
     box = ax.get_position(original=True)
     inch_x, inch_y = 1 / (box.width * ax.figure.get_figwidth()), 1 / (box.height * ax.figure.get_figheight())
     pixels = to_pixels(corners)
     high = min(side * pixels.shape[1] / pixels.shape[2] * inch_y, 0.48)
     for i, image in enumerate(corners):
         low, right = divmod(i, 2)  # reading order
-        x = 1 + gap * inch_x if right else -outside * inch_x
-        draw_image(ax.inset_axes([x, 0 if low else 1 - high, side * inch_x, high]), image)
-        ax.text(1 + gap / 2 * inch_x if right else (side + gap / 2 - outside) * inch_x, high / 2 if low else 1 - high / 2,
-                "←" if right else "→", transform=ax.transAxes, ha="center", va="center", color=FAINT, fontsize=13)
+        bottom, start = 0 if low else 1 - high, 1 + gap * inch_x if right else -left * inch_x
+        draw_image(ax.inset_axes([start, bottom, side * inch_x, high]), image)
+        middle = start - gap / 2 * inch_x if right else start + (side + gap / 2) * inch_x
+        ax.text(middle, bottom + high / 2, "←" if right else "→", transform=ax.transAxes, ha="center", va="center",
+                color=FAINT, fontsize=13)
 
 # %% ../nbs/01_figures.ipynb #270b401d
 @figure_style()
@@ -432,19 +444,23 @@ def image_grid(images,             # (N, C, H, W), or (R, K, C, H, W) as a table
     height, width = mosaic(table)[0].shape[:2]  # in pixels
     side, gap = (0, 0) if corners is None else (0.8, 0.28)
     words = 0 if row_labels is None else 0.1 + 0.085 * max(len(str(label)) for label in row_labels)
-    across = min(PAGE_WIDTH - 2 * (side + gap) - words - 0.1, 0.9 * table.shape[1] * max(1, table.shape[-1] / table.shape[-2]))
-    across = min(across, 8 * width / height)  # no higher than a page
-    dots = across * DOTS_PER_INCH / width     # for each pixel: a whole number where it can be, so that all are of one size
+    left, right = side + gap + words + 0.05, side + gap + 0.05
+    cell = 0.9 * max(1, table.shape[-1] / table.shape[-2])
+    across = min(PAGE_WIDTH - left - right, cell * table.shape[1], 8 * width / height)  # no higher than a page
+    dots = across * DOTS_PER_INCH / width  # for each pixel: a whole number where it can be, so that all are of one size
     if dots >= 2: across *= math.floor(dots) / dots
-    figure, axes = panels(1, across * height / width, [across], [], left=side + gap + words + 0.05, right=side + gap + 0.05,
-                          top=0.05 if column_labels is None else 0.3, bottom=0.05)
+    top = 0.05 if column_labels is None else 0.3
+    figure, axes = panels(1, across * height / width, [across], [], left=left, right=right, top=top, bottom=0.05)
     draw_grid(axes[0, 0], table, row_labels, column_labels)
-    if corners is not None: _draw_corners(axes[0, 0], to_array(corners, "corners", (4, *table.shape[2:])), side, gap, side + gap + words)
-    figure.alt = f"A table of images, {table.shape[0]} by {table.shape[1]}" + ("" if corners is None else ", with four originals beside its corners")
+    figure.alt = f"A table of images, {table.shape[0]} by {table.shape[1]}"
+    if corners is not None:
+        _draw_corners(axes[0, 0], to_array(corners, "corners", (4, *table.shape[2:])), side, gap, left - 0.05)
+        figure.alt += ", with four originals beside its corners"
     return save_figure(figure, save)
 
 # %% ../nbs/01_figures.ipynb #d95d99b2
-UNITS = dict(elbo="nats", reconstruction="nats", kl="nats", log_likelihood="nats", rmse="pixel units", sigma="pixel units")
+UNITS = dict(elbo="nats", reconstruction="nats", kl="nats", log_likelihood="nats",
+             rmse="pixel units", sigma="pixel units")
 
 
 def _tables(histories, names, x):  # checked, as pandas tables, and the names to draw
@@ -469,7 +485,8 @@ def curves(histories: dict, # {label: table}; a table: pandas, list of dicts, or
     from matplotlib.ticker import MaxNLocator
     tables, names = _tables(histories, names, x)
     columns = min(3, len(names))
-    figure, axes = panels(-(-len(names) // columns), 1.2, [1.5] * columns, [0.6] * (columns - 1), 0.75, left=0.6, top=0.5, bottom=0.45)
+    figure, axes = panels(math.ceil(len(names) / columns), 1.2, [1.5] * columns, [0.6] * (columns - 1), between=0.75,
+                          left=0.6, top=0.5, bottom=0.45)
     for name, ax in zip(names, axes.flat):
         for (label, table), dash in zip(tables.items(), cycle(["-", "--", ":", "-."])):
             drawn = table[[x, name]].dropna() if name in table else table[[x]].assign(**{name: math.nan})
@@ -479,6 +496,8 @@ def curves(histories: dict, # {label: table}; a table: pandas, list of dicts, or
         ax.xaxis.set_major_locator(MaxNLocator(3, integer=True))
         ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     for ax in axes.flat[len(names):]: ax.remove()
-    if len(tables) > 1: figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="upper left", ncols=len(tables), frameon=False, borderaxespad=0.1)
+    if len(tables) > 1:
+        lines, labels = axes[0, 0].get_legend_handles_labels()
+        figure.legend(lines, labels, loc="upper left", ncols=len(labels), frameon=False, borderaxespad=0.1)
     figure.alt = f"Curves of {', '.join(names)} over {x} for {', '.join(map(str, tables))}"
     return save_figure(figure, save)
