@@ -49,7 +49,7 @@ def keep_signal(layer: nn.Module): # other modules than linear maps are left alo
     nn.init.normal_(layer.weight, std=(2 / seen) ** 0.5)
     nn.init.zeros_(layer.bias)
 
-# %% ../nbs/03_encoders.ipynb #8e2e2bf1
+# %% ../nbs/03_encoders.ipynb #2694c98f
 class Network(nn.Module):
     "Layers in a row, from `(n, *in_shape)` to `(n, *out_shape)`; all but the last linear map are set to keep the signal."
     def __init__(self,
@@ -66,7 +66,7 @@ class Network(nn.Module):
 
     def extra_repr(self): return f"{self.in_shape} -> {self.out_shape}"
 
-# %% ../nbs/03_encoders.ipynb #c79f8d9c
+# %% ../nbs/03_encoders.ipynb #b3c76959
 def dense(n_in: int,      # numbers in
           hidden: tuple,  # widths between
           n_out: int,     # numbers out
@@ -90,7 +90,7 @@ class MLPEncoder(Network):
         layers = dense(prod(image_shape), check_widths("hidden", hidden), prod(out_shape), activation)
         super().__init__(image_shape, out_shape, [nn.Flatten(), *layers, nn.Unflatten(1, out_shape)])
 
-# %% ../nbs/03_encoders.ipynb #dfdc526e
+# %% ../nbs/03_encoders.ipynb #17762773
 def halvings(size: tuple, # (height, width)
              times: int,  # how often
              ) -> list:   # of `times` + 1 sizes, from large to small
@@ -109,7 +109,7 @@ def check_channels(channels,    # one for each halving, or None
     while max(halvings(size, depth)[-1]) > 4: depth += 1
     return tuple(min(32 * 2 ** i, 128) for i in range(depth))
 
-# %% ../nbs/03_encoders.ipynb #7dff2073
+# %% ../nbs/03_encoders.ipynb #328d4cf3
 def kernel_over(size: tuple,      # (height, width) of the image beneath
                 kernel_size: int, # odd, at least 3
                 ) -> tuple:       # (height, width) of the kernel, odd

@@ -199,8 +199,7 @@ def to_pixels(images: np.ndarray,  # (..., C, H, W)
 
 
 def _show(ax, pixels, **scale):
-    ax.set(xticks=[], yticks=[])
-    ax.spines[:].set_visible(False)
+    ax.set_axis_off()
     enlarged = ax.get_window_extent().width / pixels.shape[1]
     return ax.imshow(pixels, interpolation="nearest" if enlarged > 1.99 else "auto", **scale)
 
@@ -295,14 +294,17 @@ def draw_latent(ax,           # matplotlib axes
                 limit=None,   # the axis spans ±limit; None: what is drawn here
                 ):            # the bars, and the lines or None
     "Draw z as bars, with the posterior's mean ± 2σ as lines over them."
+    from matplotlib.collections import PolyCollection  # draws all at once, unlike ax.bar
     z = to_array(z, "z", "(L,)")
     mean = z if mean is None else to_array(mean, "mean", z.shape)
     spread = np.zeros_like(z) if stddev is None else to_array(stddev, "stddev", z.shape)
     _latent_axis(ax, len(z), limit or latent_limit(z, mean, spread))
-    bars = ax.bar(range(len(z)), z, width=0.8, color=BLUE, alpha=0.75, linewidth=0)
+    across, up = np.arange(len(z))[:, None] + 0.4 * np.array([-1, -1, 1, 1]), z[:, None] * np.array([0, 1, 1, 0])
+    bars = ax.add_collection(PolyCollection(np.stack([across, up], -1), color=BLUE, alpha=0.75, linewidth=0))  # (L, 4, 2)
     if stddev is None: return bars, None
-    thin = float(np.clip(20 / len(z), 0.35, 1.2))
-    return bars, ax.vlines(range(len(z)), mean - 2 * spread, mean + 2 * spread, color=DARK, linewidth=thin, alpha=0.8)
+    few = len(z) <= 40
+    look = dict(color=DARK, linewidth=min(1.2, 20 / len(z)), zorder=2) if few else dict(color="0.75", linewidth=0.5, zorder=0)
+    return bars, ax.vlines(range(len(z)), mean - 2 * spread, mean + 2 * spread, **look)
 
 # %% ../nbs/01_figures.ipynb #906999cc
 def _first(value, ndim):  # of k samples, the first is drawn
@@ -402,9 +404,11 @@ def draw_grid(ax,                   # matplotlib axes
         if labels is not None and len(labels) != len(places):
             raise ValueError(f"{name} has {len(labels)} entries; expected {len(places)}")
     drawn = _show(ax, whole, cmap="gray", vmin=0, vmax=1)
+    ax.set_axis_on()
+    ax.spines[:].set_visible(False)
     ax.tick_params(length=0, labeltop=True, labelbottom=False)
-    if row_labels is not None: ax.set_yticks(down, row_labels)
-    if column_labels is not None: ax.set_xticks(across, column_labels)
+    ax.set_yticks(*([], []) if row_labels is None else (down, row_labels))
+    ax.set_xticks(*([], []) if column_labels is None else (across, column_labels))
     return drawn
 
 # %% ../nbs/01_figures.ipynb #21b2b0fa

@@ -1,0 +1,47 @@
+"""Everything goes with everything: each model trains a hundred steps on one batch, in float32 and with bfloat16 networks."""
+from functools import partial
+from itertools import product
+
+import pytest
+import torch
+
+from vae_nb import create_vae, elbo
+from vae_nb.beta_nll import beta_nll_score
+from vae_nb.training import TrainingStep
+
+LIKELIHOODS = {"bernoulli": (dict(likelihood="bernoulli"), None),
+               **{f"{noise}{' β' if beta else ''}": (dict(noise=noise), beta)
+                  for noise in ("homoscedastic", "imagewise", "pixelwise") for beta in (None, 0.5)}}
+SHAPES = {"28×28×1": (1, 28, 28), "17×23×3": (3, 17, 23)}
+
+
+def true_elbo(model, x):
+    "The ELBO of the batch, in float32 and always with the same noise."
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(1)
+        terms = model(x, k=4)
+        for name in ("log_px", "kl", "score"): assert getattr(terms, name).isfinite().all(), f"{name} is not finite"
+        return (terms.log_px.mean(0) - terms.kl).mean().item()
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("posterior", ["mean_field", "full_covariance"])
+@pytest.mark.parametrize("encoder, decoder", list(product(["mlp", "cnn"], repeat=2)))
+def test_trains(encoder, decoder, posterior, likelihood):
+    options, beta = LIKELIHOODS[likelihood]
+    score = None if beta is None else partial(beta_nll_score, beta=beta)
+    for shape, precision in product(SHAPES.values(), ("fp32", "bf16")):
+        torch.manual_seed(0)
+        x = torch.rand(8, *shape)
+        if likelihood == "bernoulli": x = x.round()
+        model = create_vae(shape, 3, encoder, decoder, posterior, hidden=(16,), channels=(4, 4), **options)
+        before = true_elbo(model, x)
+        step = TrainingStep(model, elbo, score, k=1, precision=precision)
+        optimizer = torch.optim.Adam(model.parameters(), lr=3e-3, fused=True)
+        for _ in range(100):
+            optimizer.zero_grad()
+            value, sums = step(x)
+            (-value / len(x)).backward()
+            optimizer.step()
+            assert sums.isfinite().all(), (shape, precision)
+        assert true_elbo(model, x) > before, (shape, precision)
