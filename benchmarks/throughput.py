@@ -47,6 +47,17 @@ def plain_epoch(model, loader, optimizer):
         optimizer.step()
 
 
+def race(contestants, images, rounds):
+    "Median images per second of each contestant, over interleaved rounds; the first round warms up."
+    speeds = {name: [] for name in contestants}
+    for i in range(rounds + 1):
+        for name, run in contestants.items():
+            start = time.perf_counter()
+            run()
+            if i: speeds[name].append(images / (time.perf_counter() - start))
+    return {name: statistics.median(values) for name, values in speeds.items()}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
@@ -66,14 +77,13 @@ def main():
             options = dict(epochs=1, batch_size=args.batch_size, progress=False)
             contestants = {"fit": lambda: fit(ours, data, **options), "bf16": lambda: fit(half, data, precision="bf16", **options),
                            "plain": lambda: plain_epoch(theirs, loader, optimizer)}
-            speeds = {name: [] for name in contestants}
-            for i in range(args.rounds + 1):
-                for name, run in contestants.items():
-                    start = time.perf_counter()
-                    run()
-                    if i: speeds[name].append(len(data.train) / (time.perf_counter() - start))  # the first round warms up
-            fast, bf16, slow = (statistics.median(speeds[name]) for name in contestants)
+            fast, bf16, slow = race(contestants, len(data.train), args.rounds).values()
             print(f"{network:8} {fast:12,.0f} {bf16:12,.0f} {slow:12,.0f} {'':22} {fast / slow:10.2f} {bf16 / slow:10.2f}", flush=True)
+
+    models = {posterior: create_vae(data.image_shape, latent_dim=32, posterior=posterior) for posterior in ("mean_field", "full_covariance")}
+    speeds = race({name: lambda model=model: fit(model, data, **options) for name, model in models.items()}, len(data.train), args.rounds)
+    print(f"default CNN, 32 latents: mean-field {speeds['mean_field']:,.0f} images/s, full covariance {speeds['full_covariance']:,.0f}; "
+          f"a step with full covariance takes {speeds['mean_field'] / speeds['full_covariance']:.2f} times as long")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ _names = dict(
     objectives="elbo iwae",
     training="fit History",
     evaluation="evaluate",
+    importance="log_likelihood",
     generation="pipeline_figure prior_figure traversal_figure neighbourhood_figure history_figure",
 )
 _home = {name: module for module, names in _names.items() for name in names.split()}

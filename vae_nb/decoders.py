@@ -62,13 +62,13 @@ class CNNDecoder(Network):
     def __init__(self,
                  latent_dim: int,          # L
                  out_shape: tuple,         # (channels of raw numbers, H, W)
-                 channels=None,            # as given to the encoder; None: from the size, see `check_channels`; () gives a linear map
+                 channels=None,            # as given to the encoder; () gives a linear map; None: see `check_channels`
                  kernel_size: int = 3,     # as given to the encoder, odd
                  activation="relu",        # see `activation_layer`
                  float32_out: bool = False, # keep the last layer out of autocast?
                  ):
         latent_dim, out_shape = check_count("latent_dim", latent_dim), check_widths("out_shape", out_shape)
-        if len(out_shape) != 3: raise ValueError(f"out_shape={out_shape}: expected three numbers (channels, height, width)")
+        if len(out_shape) != 3: raise ValueError(f"out_shape={out_shape}: expected (channels, height, width)")
         kernel_over(out_shape[1:], kernel_size)  # is it odd, even where no layer asks?
         channels = check_channels(channels, out_shape[1:])
         widths, sizes = (out_shape[0], *channels), halvings(out_shape[1:], len(channels))

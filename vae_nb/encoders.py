@@ -22,11 +22,11 @@ ACTIVATIONS = dict(relu=nn.ReLU, silu=nn.SiLU, swish=nn.SiLU, gelu=nn.GELU, mish
 def activation_layer(activation,   # a name, a module class, or a function that makes a module
                      ) -> nn.Module: # a new one at each call
     "A new nonlinearity."
-    if isinstance(activation, nn.Module) or not callable(activation): return choose("activation", activation, ACTIVATIONS)()
-    try: layer = activation()
+    by_name = isinstance(activation, nn.Module) or not callable(activation)  # a module that is already made is refused
+    try: layer = choose("activation", activation, ACTIVATIONS)() if by_name else activation()
     except TypeError as error: layer = error
     if isinstance(layer, nn.Module): return layer
-    raise TypeError(f"activation={activation!r}: expected a name, or something that makes a module when it is called without arguments")
+    raise TypeError(f"activation={activation!r}: expected a name, or what makes a module when called without arguments")
 
 # %% ../nbs/03_encoders.ipynb #d74e31ea
 def check_widths(argument: str, # name of the argument, for the message
@@ -51,7 +51,7 @@ def keep_signal(layer: nn.Module): # other modules than linear maps are left alo
 
 # %% ../nbs/03_encoders.ipynb #2694c98f
 class Network(nn.Module):
-    "Layers in a row, from `(n, *in_shape)` to `(n, *out_shape)`; all but the last linear map are set to keep the signal."
+    "Layers in a row, `(n, *in_shape)` to `(n, *out_shape)`; all linear maps but the last are set to keep the signal."
     def __init__(self,
                  in_shape: tuple,  # shape of one input
                  out_shape: tuple, # shape of one output
@@ -103,7 +103,7 @@ def halvings(size: tuple, # (height, width)
 def check_channels(channels,    # one for each halving, or None
                    size: tuple, # (height, width)
                    ) -> tuple:
-    "`channels` as a tuple; for None, as many halvings as bring the image to 4×4 or less, with 32, 64, 128, 128, … channels."
+    "`channels` as a tuple; for None, 32, 64, 128, 128, …, as many as it takes halvings to 4×4 or less, at least one."
     if channels is not None: return check_widths("channels", channels)
     depth = 1
     while max(halvings(size, depth)[-1]) > 4: depth += 1
@@ -115,7 +115,7 @@ def kernel_over(size: tuple,      # (height, width) of the image beneath
                 ) -> tuple:       # (height, width) of the kernel, odd
     "The kernel, cut to the taps that can ever meet the image."
     if check_count("kernel_size", kernel_size, 3) % 2 == 0:
-        raise ValueError(f"kernel_size={kernel_size}: expected an odd number; an even kernel has no centre, so sizes would not halve exactly")
+        raise ValueError(f"kernel_size={kernel_size}: expected an odd number; an even kernel has no centre")
     return tuple(min(kernel_size, 2 * n - 1) for n in size)
 
 
@@ -124,7 +124,7 @@ class CNNEncoder(Network):
     def __init__(self,
                  image_shape: tuple,   # (C, H, W)
                  out_shape: tuple,     # shape of the raw numbers of one image
-                 channels=None,        # one for each halving; None: from the size, see `check_channels`; () gives a linear map
+                 channels=None,        # one for each halving; () gives a linear map; None: see `check_channels`
                  kernel_size: int = 3, # odd
                  activation="relu",    # see `activation_layer`
                  ):
@@ -134,6 +134,7 @@ class CNNEncoder(Network):
         widths, sizes, layers = (image_shape[0], *channels), halvings(image_shape[1:], len(channels)), []
         for a, b, size in zip(widths, channels, sizes):
             kernel = kernel_over(size, kernel_size)
-            layers += [nn.Conv2d(a, b, kernel, stride=2, padding=tuple(k // 2 for k in kernel)), activation_layer(activation)]
+            padding = tuple(k // 2 for k in kernel)
+            layers += [nn.Conv2d(a, b, kernel, stride=2, padding=padding), activation_layer(activation)]
         linear = nn.Linear(widths[-1] * prod(sizes[-1]), prod(out_shape))
         super().__init__(image_shape, out_shape, [*layers, nn.Flatten(), linear, nn.Unflatten(1, out_shape)])

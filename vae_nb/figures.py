@@ -177,7 +177,10 @@ def to_array(x,                   # tensor or array, uint8 or float, on any devi
              shape="(C, H, W)",   # the names of its dimensions, or a tuple: its exact shape
              ) -> np.ndarray:     # float32; bytes are brought to [0, 1]
     "`x` as float32 NumPy, or an error that says what was expected."
-    x = to_unit(torch.as_tensor(x).detach()).float().cpu()
+    x = torch.as_tensor(x).detach().cpu()
+    if not (x.is_floating_point() or x.dtype == torch.uint8):
+        raise TypeError(f"{argument} has dtype {x.dtype}; expected uint8 (0 to 255) or a float dtype")
+    x = to_unit(x).float()
     fits = tuple(x.shape) == shape if isinstance(shape, tuple) else x.ndim == len(shape.split())
     if not fits: raise ValueError(f"{argument} has shape {tuple(x.shape)}; expected {shape}")
     if not x.numel(): raise ValueError(f"{argument} has shape {tuple(x.shape)}: there is nothing to draw")
@@ -300,10 +303,11 @@ def draw_latent(ax,           # matplotlib axes
     spread = np.zeros_like(z) if stddev is None else to_array(stddev, "stddev", z.shape)
     _latent_axis(ax, len(z), limit or latent_limit(z, mean, spread))
     across, up = np.arange(len(z))[:, None] + 0.4 * np.array([-1, -1, 1, 1]), z[:, None] * np.array([0, 1, 1, 0])
-    bars = ax.add_collection(PolyCollection(np.stack([across, up], -1), color=BLUE, alpha=0.75, linewidth=0))  # (L, 4, 2)
+    corners = np.stack([across, up], -1)  # (L, 4, 2)
+    bars = ax.add_collection(PolyCollection(corners, color=BLUE, alpha=0.75, linewidth=0))
     if stddev is None: return bars, None
-    few = len(z) <= 40
-    look = dict(color=DARK, linewidth=min(1.2, 20 / len(z)), zorder=2) if few else dict(color="0.75", linewidth=0.5, zorder=0)
+    look = dict(color=DARK, linewidth=min(1.2, 20 / len(z)), zorder=2)
+    if len(z) > 40: look = dict(color="0.75", linewidth=0.5, zorder=0)
     return bars, ax.vlines(range(len(z)), mean - 2 * spread, mean + 2 * spread, **look)
 
 # %% ../nbs/01_figures.ipynb #906999cc
@@ -475,8 +479,10 @@ def _tables(histories, names, x):  # checked, as pandas tables, and the names to
         if table.empty: raise ValueError(f"histories[{label!r}] is empty; expected a row for each {x}")
         choose("x", x, dict.fromkeys(table.columns))
     known = dict.fromkeys(name for table in tables.values() for name in table.select_dtypes("number") if name != x)
-    for name in names or (): choose("names", name, known)
-    return tables, list(names or known)
+    if not known: raise ValueError(f"histories have no numbers beside {x!r}")
+    names = [names] if isinstance(names, str) else list(names or known)
+    for name in names: choose("names", name, known)
+    return tables, names
 
 # %% ../nbs/01_figures.ipynb #b4d7ee25
 @figure_style()

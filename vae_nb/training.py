@@ -17,10 +17,10 @@ import torch
 from torch import nn
 
 from .beta_nll import beta_score
-from .core import Terms, check_count, check_positive, choose, to_unit
+from .core import Terms, check_count, check_positive, choose
 from .data import as_data
 from .objectives import elbo, numbers, objectives
-from .vae import VAE, load_tensors, replace_file, save_tensors
+from .vae import VAE, asking, images_for, load_tensors, replace_file, save_tensors
 
 # %% ../nbs/11_training.ipynb #cbeda5bf
 def make_objective(objective="elbo",       # "elbo", "iwae", or a function of `Terms` that gives (B,), to be maximised
@@ -28,7 +28,7 @@ def make_objective(objective="elbo",       # "elbo", "iwae", or a function of `T
                    beta_nll: float = None, # β of the β-NLL score
                    ):                      # function of `Terms`, (B,)
     "The function to be maximised, after a look at whether its parts go together."
-    check_positive("kl_weight", kl_weight) if kl_weight else None
+    if kl_weight != 0: check_positive("kl_weight", kl_weight)
     if not callable(objective): objective = choose("objective", objective, objectives)
     if objective is objectives["iwae"] and beta_nll is not None:
         raise ValueError(f"beta_nll={beta_nll!r} with objective='iwae': importance weights are densities, and a β-NLL score is none; use objective='elbo'")
@@ -61,25 +61,20 @@ class TrainingStep(nn.Module):
         return value.sum(), sums
 
 # %% ../nbs/11_training.ipynb #8e010b2d
-@torch.no_grad()
 def measure(model: VAE, # any
             batches,    # iterable of (B, C, H, W)
             k: int = 1, # samples of z for each image
             seed: int = 0, # of these samples
             ) -> dict:  # elbo, reconstruction, kl in nats an image; rmse and sigma in pixel units
     "Averages over all images of the true ELBO, its parts, σ, and the error of the mean reconstruction."
-    training, total, n = model.training, 0, 0
-    device = next(model.parameters()).device
-    model.eval()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    total, n = 0, 0
+    with asking(model, seed):
         for x in batches:
-            x = to_unit(x.to(device))
+            x = images_for(model, x)
             report = numbers(model(x, k))
             error = (model.reconstruct(x).mean - x).square().flatten(1).mean(1)  # (B,)
             total = total + torch.stack([*(report[name] for name in NAMES), error]).double().sum(1)
             n += len(x)
-    model.train(training)
     if n == 0: raise ValueError("batches holds no image; expected at least one")
     *means, error = (total / n).tolist()
     return {**dict(zip(NAMES, means)), "rmse": math.sqrt(error)}
