@@ -6,6 +6,7 @@
 __all__ = ['check_beta', 'beta_nll_score', 'beta_score']
 
 # %% ../nbs/08_beta_nll.ipynb #152ba99c
+import numbers
 import warnings
 from functools import partial
 
@@ -17,7 +18,7 @@ from .core import Head, pixel_log_prob
 # %% ../nbs/08_beta_nll.ipynb #e4845029
 def check_beta(beta) -> float:
     "`beta` as a float between 0 and 1."
-    if isinstance(beta, (int, float)) and 0 <= beta <= 1: return float(beta)
+    if isinstance(beta, numbers.Real) and not isinstance(beta, bool) and 0 <= beta <= 1: return float(beta)
     raise ValueError(f"beta_nll={beta!r}: expected a number between 0 (the NLL) and 1 (mean learns as with the squared error)")
 
 

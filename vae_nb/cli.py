@@ -11,7 +11,7 @@ __all__ = ['ROWS', 'TEXTS', 'FLAGS', 'COMMENTS', 'COMMANDS', 'DATA', 'MODEL', 'T
            'is_finished', 'train', 'data_of', 'evaluate', 'examples', 'draw_figures', 'figures', 'sample', 'data',
            'seconds_an_epoch', 'until', 'demo']
 
-# %% ../nbs/15_cli.ipynb #6c5b774b
+# %% ../nbs/15_cli.ipynb #e500ed49
 import argparse
 import ast
 import difflib
@@ -35,7 +35,7 @@ from typing import NamedTuple
 
 from . import __version__
 
-# %% ../nbs/15_cli.ipynb #2768f8a0
+# %% ../nbs/15_cli.ipynb #4d5a849b
 class Parameter(NamedTuple):
     "One parameter of a function, as its source shows it."
     name: str
@@ -59,7 +59,7 @@ def read_function(where: str,   # "module:function"
     return ast.get_docstring(f), [Parameter(a.arg, text(a.annotation) or "", text(d), comments.get(a.lineno, ""),
                                             a in f.args.posonlyargs) for a, d in zip(names, defaults)]
 
-# %% ../nbs/15_cli.ipynb #6eef0c86
+# %% ../nbs/15_cli.ipynb #600c2a88
 def value(word: str): # gives None, an int, a float or a str
     "What a word stands for."
     if word.lower() == "none": return None
@@ -68,7 +68,7 @@ def value(word: str): # gives None, an int, a float or a str
         except ValueError: pass
     return word
 
-# %% ../nbs/15_cli.ipynb #5b2b9f3d
+# %% ../nbs/15_cli.ipynb #856674f8
 ROWS = "hidden", "channels", "resize"         # options that take any number of values
 TEXTS = "source", "root", "out", "npz"        # options that are taken as they are
 FLAGS = dict(source="data")                   # the terminal's name, where it is another one
@@ -94,7 +94,7 @@ def describe_option(p: Parameter,
         text += f" (default: {' '.join(map(str, row))})"
     return text.replace("%", "%%")
 
-# %% ../nbs/15_cli.ipynb #2f637e22
+# %% ../nbs/15_cli.ipynb #e5581ea6
 def add_option(group,        # argparse parser, or a group of it
                p: Parameter, # what to add
                of_run=False, # see `describe_option`
@@ -109,7 +109,7 @@ def add_option(group,        # argparse parser, or a group of it
                           metavar="N" if p.kind == "int" or p.name in ROWS else "X")
     group.add_argument("--" + FLAGS.get(p.name, p.name).replace("_", "-"), dest=p.name, **options)
 
-# %% ../nbs/15_cli.ipynb #7810ceb5
+# %% ../nbs/15_cli.ipynb #0a3283ce
 # name -> (function, the functions whose options it takes), in the order of the help
 COMMANDS = dict.fromkeys("demo train evaluate figures sample data".split())
 DATA, MODEL, TRAINING = "vae_nb.data:load_data", "vae_nb.vae:create_vae", "vae_nb.training:fit"
@@ -139,13 +139,14 @@ def parser_of(name: str) -> Parser:
     for p in own: add_option(parser, p)
     taken, of_run = {p.name for p in own}, "RUN" in positional
     for where in COMMANDS[name][1]:
-        group = parser.add_argument_group(f"options of {where.partition(':')[2]}{' (default: those of the run)' * of_run}")
+        title = f"options of {where.partition(':')[2]}" + (" (default: those of the run)" if of_run else "")
+        group = parser.add_argument_group(title)
         for p in read_function(where)[1]:
             if p.default is not None and p.kind != "nn.Module" and p.name not in taken: add_option(group, p, of_run)
             taken.add(p.name)
     return parser
 
-# %% ../nbs/15_cli.ipynb #98786f88
+# %% ../nbs/15_cli.ipynb #1cb016ae
 def is_ours(error: Exception) -> bool:
     "Is it the system's, or from a `raise` in this package (or in accelerate, which knows the trackers)?"
     last = error.__traceback__
@@ -176,7 +177,7 @@ def plain_warnings():
         warnings.showwarning = show
         yield
 
-# %% ../nbs/15_cli.ipynb #17c5aed8
+# %% ../nbs/15_cli.ipynb #2d7b9ace
 def overview() -> str:
     "What `vae_nb --help` prints."
     rows = [f"  {name:10}{read_function(f'vae_nb.cli:{name}')[0]}" for name in COMMANDS]
@@ -208,22 +209,21 @@ def run_command(command, *words, flags):
         hint = f". Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"{command!r} is no command; known are {', '.join(COMMANDS)}{hint}")
     parser = parser_of(command)
-    flags |= {"save": "--out"} | {action.dest: action.option_strings[0] for action in parser._actions if action.option_strings}
+    flags |= {"save": "--out"} | {a.dest: a.option_strings[0] for a in parser._actions if a.option_strings}
     options = vars(parser.parse_args(words))
     for name in set(ROWS) & set(options): # `--resize 64` is a number, and `--channels none` is None
         if options[name] == [None] or name == "resize" and len(options[name]) == 1: options[name], = options[name]
     positional = [a.dest for a in parser._actions if not a.option_strings and a.dest in options]
     COMMANDS[command][0](*[options.pop(name) for name in positional], **options)
 
-# %% ../nbs/15_cli.ipynb #967c5570
+# %% ../nbs/15_cli.ipynb #10561cb1
 RUN_FILES = "run.json", "config.json", "model.safetensors", "last.safetensors", "history.csv"
 
 
 def absolute(options: dict) -> dict:
     "The same options, with folders by their full names, so that a run can be read from anywhere."
-    from vae_nb.data import TORCHVISION
     def full(name, word):
-        folder = Path(word).expanduser() if isinstance(word, str) and word not in TORCHVISION else None
+        folder = Path(word).expanduser() if isinstance(word, str) and word not in DATA_SETS else None
         return str(folder.absolute()) if folder and (name == "root" or folder.is_dir()) else word
     return {name: full(name, word) if name in ("source", "test", "root") else word for name, word in options.items()}
 
@@ -239,7 +239,7 @@ def sections(options: dict) -> dict:
         return {name: options.get(name, default) for name, default in defaults.items() if name not in leave}
     return {f.__name__: section(f) for f in (load_data, create_vae, fit)}
 
-# %% ../nbs/15_cli.ipynb #93b29b4e
+# %% ../nbs/15_cli.ipynb #39455f53
 def read_record(run, # folder
                 ) -> dict: # what `recorded` wrote; {} if there is nothing
     "What `run.json` says."
@@ -278,7 +278,7 @@ def holds_run(folder: Path) -> bool:
     "Is there anything to go on from, or to lose?"
     return any((folder / name).exists() for name in ("config.json", "last.safetensors"))
 
-# %% ../nbs/15_cli.ipynb #a8d7b21f
+# %% ../nbs/15_cli.ipynb #25ca30ab
 def run_folder(out,     # folder, or None
                source,  # of the data, for the name
                resume: bool, # go on with the run in it?
@@ -300,7 +300,7 @@ def clean(out: Path, *patterns):
     for pattern in (*(f".{name}.*" for name in RUN_FILES), *patterns):
         for path in out.glob(pattern): path.unlink()
 
-# %% ../nbs/15_cli.ipynb #c7feefb9
+# %% ../nbs/15_cli.ipynb #05fe56df
 NUMBERS = dict(elbo="nats an image, the bound on log p(x)",
                reconstruction="nats an image, E[log p(x|z)], the LL part of it",
                kl="nats an image, KL(q(z|x) ‖ p(z))", rmse="of a pixel in 0…1, at the mean of q",
@@ -327,7 +327,7 @@ def measured_split(data) -> str:
     "The images to report on: test, or what there is."
     return next(split for split in ("test", "valid", "train") if len(data[split]))
 
-# %% ../nbs/15_cli.ipynb #f9a0a1d4
+# %% ../nbs/15_cli.ipynb #4dc6e785
 def build(options: dict,  # of load_data and create_vae
           ) -> tuple:     # (data, model)
     "Data, and a new model for them, with weights by the seed."
@@ -360,7 +360,7 @@ def report(out: Path, data, history):
     if best and "valid_elbo" in history[-1]: which += ", the best by the validation ELBO"
     print(f"\nThe model is in {out} ({which}), its history in {out / 'history.csv'}.")
 
-# %% ../nbs/15_cli.ipynb #0c358732
+# %% ../nbs/15_cli.ipynb #9b571306
 def resumed_options(out: Path,     # folder of the run
                     options: dict, # given now
                     ) -> dict:     # with those that the run was started with
@@ -383,7 +383,7 @@ def is_finished(history, epochs: int, patience) -> bool:
     "Did the training come to its end, or was it stopped?"
     return len(history) == epochs or patience is not None and len(history) - best_epoch(history) >= patience
 
-# %% ../nbs/15_cli.ipynb #e8730e1d
+# %% ../nbs/15_cli.ipynb #207dc7fb
 @command(DATA, MODEL, TRAINING)
 def train(out=None, # folder of the run (default: runs/ and the name of the data, with a number if there is one already)
           **options):
@@ -400,7 +400,7 @@ def train(out=None, # folder of the run (default: runs/ and the name of the data
         print(f"`vae_nb train --resume --out {out}` goes on with the training.")
         sys.exit(130)
 
-# %% ../nbs/15_cli.ipynb #3ae0f58d
+# %% ../nbs/15_cli.ipynb #c97b5d64
 def data_of(run,           # folder
             options: dict, # of load_data, as far as they are given
             ):             # Data
@@ -427,7 +427,7 @@ def evaluate(run, # folder of a trained model
     if json: print(dumps({name: numbers[name] for name in NUMBERS}, indent=2))
     else: print_numbers(numbers, f"{run}: {len(data[split]):,} {split} images of {data.name}")
 
-# %% ../nbs/15_cli.ipynb #745ae18c
+# %% ../nbs/15_cli.ipynb #a39a1f1d
 FIGURES = dict(pipeline="images, their latents, what is made of them, and how unsure the decoder is",
                prior="new images, from draws of the prior", traversal="on the way between four images",
                neighbourhood="small steps around one image", history="the numbers over the epochs")
@@ -457,7 +457,7 @@ def draw_figures(model, data, run: Path, out: Path, suffix="png"):
         getattr(generation, f"{name}_figure")(*arguments, save=path)
         print(f"  {path}  {FIGURES[name]}", flush=True)
 
-# %% ../nbs/15_cli.ipynb #fa50c696
+# %% ../nbs/15_cli.ipynb #d3e824cd
 @command(DATA)
 def figures(run, # folder of a trained model
             /,
@@ -497,7 +497,7 @@ def sample(run, # folder of a trained model
     replace_file(Path(npz), write)
     print(npz)
 
-# %% ../nbs/15_cli.ipynb #f16c008f
+# %% ../nbs/15_cli.ipynb #f6389cb1
 DATA_SETS = {  # name -> (what it is, where torchvision puts it)
     "mnist-10k": ("10,000 digits of MNIST, 28×28, grey", None),
     "mnist": ("70,000 digits, 28×28, grey", "MNIST"),
@@ -522,7 +522,7 @@ def data(source=None, # name of a data set, or a folder of images; without it, t
     print(f"\nDownloads are kept in {root} (--root, or the variable VAE_NB_DATA, names another folder).")
     print("A folder of images will do as well.")
 
-# %% ../nbs/15_cli.ipynb #17899a54
+# %% ../nbs/15_cli.ipynb #117be6cb
 EPOCHS_A_MINUTE = 12 # of the demo, on two cores
 
 
@@ -549,7 +549,7 @@ def until(end: float, # on time.monotonic's clock
     timed.batches = batches
     return timed
 
-# %% ../nbs/15_cli.ipynb #7266ea79
+# %% ../nbs/15_cli.ipynb #9e26b334
 @command()
 def demo(seconds: float = 60,   # the most to spend on training
          out="runs/demo",       # folder, whose last demo is replaced
@@ -576,5 +576,5 @@ def demo(seconds: float = 60,   # the most to spend on training
     print("Look at:")
     draw_figures(load_model(out), data, out, out / "figures")
 
-# %% ../nbs/15_cli.ipynb #7edcdfaa
+# %% ../nbs/15_cli.ipynb #cda5044c
 if __name__ == "__main__" and __spec__ is not None: main()

@@ -7,22 +7,25 @@ __all__ = ['evaluate']
 
 # %% ../nbs/12_evaluation.ipynb #feeeeeff
 from .core import check_count, choose
-from .data import SPLITS, as_data
+from .data import SPLITS, TORCHVISION, Data, as_data, load_data
 from .training import measure
 from .vae import VAE
 
 # %% ../nbs/12_evaluation.ipynb #2c1c2566
 def evaluate(model: VAE,             # any, trained or not
-             data,                   # what `load_data` gives, or anything that it takes
+             data,                   # what `load_data` gives, the name of a known set, or images of your own, which are measured whole
              split: str = "test",    # "train", "valid" or "test"
              k: int = 1,             # samples of z for each image
              batch_size: int = 256,  # images at a time
              seed: int = 0,          # of the samples
              ) -> dict:              # elbo, reconstruction, kl, sigma, rmse: means over the images
     "The true ELBO, its parts, mean σ and the error of the reconstruction, on one split."
+    known = isinstance(data, Data) or isinstance(data, str) and data in ("mnist-10k", *TORCHVISION)
+    if not known: data, split = load_data(data, valid=0, test=0), "train"
     data = as_data(data)
     choose("split", split, SPLITS)
     check_count("k", k); check_count("batch_size", batch_size)
     if data.image_shape != model.image_shape: raise ValueError(f"data has images of shape {data.image_shape}; the model expects {model.image_shape}")
     if not len(data[split]): raise ValueError(f"split={split!r} holds no image; the sizes are {({name: len(data[name]) for name in SPLITS})}")
+    model.decoder.head.check_data(next(data.batches(split, 256, shuffle=False)))
     return measure(model, data.batches(split, batch_size, shuffle=False), k, seed)

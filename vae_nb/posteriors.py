@@ -31,13 +31,7 @@ class MeanField(Head):
 
 # %% ../nbs/05_posteriors.ipynb #df01dd2a
 class CholeskyGaussian(MultivariateNormal):
-    "Multivariate normal given by its mean and Cholesky factor, with a closed-form KL to independent normals."
-    def __init__(self,
-                 loc: torch.Tensor,        # (*batch, L)
-                 scale_tril: torch.Tensor, # (*batch, L, L), lower triangular with a positive diagonal
-                 validate_args=False,
-                 ):
-        super().__init__(loc, scale_tril=scale_tril, validate_args=validate_args)
+    "Multivariate normal given by its mean and its `scale_tril`, with a closed-form KL to independent normals."
 
 
 @register_kl(CholeskyGaussian, Independent)
@@ -64,4 +58,4 @@ class FullCovariance(Head):
         mean, raw_diagonal, below = raw.split([L, L, L * (L - 1) // 2], -1)
         T = raw.new_zeros(*raw.shape[:-1], L * L).index_copy(-1, self.below, below / L ** 0.5)
         T = T.unflatten(-1, (L, L)) + positive(raw_diagonal, self.floor).diag_embed()  # (*batch, L, L)
-        return CholeskyGaussian(mean, T)
+        return CholeskyGaussian(mean, scale_tril=T, validate_args=False)

@@ -6,6 +6,8 @@
 __all__ = ['GaussianPrior', 'check_prior']
 
 # %% ../nbs/06_priors.ipynb #69cd8363
+import copy
+
 import torch
 from torch import nn
 from torch.distributions import Distribution, Independent, Normal
@@ -24,9 +26,6 @@ class GaussianPrior(nn.Module):
         self.register_buffer("loc", torch.zeros(L))
         self.register_buffer("scale", torch.full((L,), check_positive("scale", scale)))
 
-    @property
-    def event_shape(self): return self.loc.shape
-
     def forward(self) -> Distribution: # batch (), event (L,)
         return Independent(Normal(self.loc, self.scale, validate_args=False), 1, validate_args=False)
 
@@ -37,11 +36,8 @@ def check_prior(prior: nn.Module, # any prior: a module whose call without argum
                 ):
     "Assert what every prior must fulfil: shapes, finite densities, moving and saving with the model."
     p = prior()
-    L, = prior.event_shape
-    assert p.batch_shape == () and p.event_shape == (L,), f"{p.batch_shape} {p.event_shape}"
+    assert p.batch_shape == () and len(p.event_shape) == 1, f"{p.batch_shape} {p.event_shape}"
     z = p.sample((5, 2))
-    assert z.shape == (5, 2, L) and p.log_prob(z).isfinite().all()
+    assert z.shape == (5, 2, *p.event_shape) and p.log_prob(z).isfinite().all()
     assert prior.state_dict(), "nothing to save: register the prior's numbers as buffers or parameters"
-    prior.double()
-    assert prior().sample().dtype == torch.float64, "the prior does not follow .to()"
-    prior.float()
+    assert copy.deepcopy(prior).double()().sample().dtype == torch.float64, "the prior does not follow .to()"

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'VAE', 'describe', 'create_vae', 'asking', 'images_for', 'digest', 'replace_file', 'save_tensors',
-           'load_tensors']
+           'load_tensors', 'load_weights']
 
 # %% ../nbs/09_vae.ipynb #07fae745
 import hashlib
 import json
 import os
-import tempfile
+import warnings
 from contextlib import contextmanager
+from numbers import Integral, Real
 from pathlib import Path
 
 import safetensors
@@ -22,7 +23,7 @@ from torch import nn
 from torch.distributions import Distribution
 
 from . import __version__
-from .core import Conditional, Head, Terms, check_batch, check_count, check_image_shape, choose, to_unit
+from .core import Conditional, Head, Terms, check_batch, check_count, check_image_shape, choose, full_precision, to_unit
 from .decoders import CNNDecoder, MLPDecoder
 from .encoders import CNNEncoder, MLPEncoder
 from .likelihoods import (SIGMA_FLOOR, BernoulliLikelihood, HomoscedasticGaussian, ImagewiseGaussian, PixelwiseGaussian)
@@ -38,9 +39,11 @@ class VAE(nn.Module):
                  prior: nn.Module,     # `prior()` is a distribution over latents
                  ):
         super().__init__()
+        if not isinstance(prior, nn.Module): raise TypeError(f"prior={prior!r}: expected a module whose call gives a distribution")
         self.image_shape, latent = encoder.in_shape, encoder.head.event_shape
-        if decoder.in_shape != latent or tuple(prior.event_shape) != latent:
-            raise ValueError(f"latents: the encoder gives {latent}, the decoder takes {decoder.in_shape}, the prior has {tuple(prior.event_shape)}")
+        if decoder.in_shape != latent or tuple(prior().event_shape) != latent:
+            raise ValueError(f"latents: the encoder gives {latent}, the decoder takes {decoder.in_shape}, "
+                             f"the prior has {tuple(prior().event_shape)}")
         if decoder.head.event_shape != self.image_shape:
             raise ValueError(f"images: the encoder takes {self.image_shape}, the decoder gives {decoder.head.event_shape}")
         self.encoder, self.decoder, self.prior, self.config = encoder, decoder, prior, None
@@ -48,10 +51,16 @@ class VAE(nn.Module):
     @property
     def latent_dim(self) -> int: return self.encoder.head.event_shape[0]
 
+    def images(self,
+               x: torch.Tensor,   # (..., C, H, W), uint8 or float in [0, 1], on any device
+               ) -> torch.Tensor: # the same as floats, where the model is
+        device = next((p.device for p in self.parameters()), None)
+        return full_precision(to_unit(x.to(device) if isinstance(x, torch.Tensor) else x))
+
     def encode(self,
                x: torch.Tensor,   # images (..., C, H, W), uint8 or float in [0, 1]
                ) -> Distribution: # q(z|x), event (L,)
-        return self.encoder(to_unit(x))
+        return self.encoder(self.images(x))
 
     def decode(self,
                z: torch.Tensor,   # latents (..., L)
@@ -73,8 +82,8 @@ class VAE(nn.Module):
                 k: int = 1,      # samples of z for each image
                 score=None,      # what to maximise in place of log p(x|z), see `Terms`; None: itself
                 ) -> Terms:
-        x = to_unit(x)
-        q = self.encode(x)
+        x = self.images(x)
+        q = self.encoder(x)
         with torch.autocast(x.device.type, enabled=False): z = q.rsample((check_count("k", k),))  # (k, B, L)
         return Terms(x, q, z, self.decode(z), self.prior(), score)
 
@@ -85,7 +94,7 @@ def describe(model: VAE) -> str:
     "A table of the parts of a model with their parameter counts."
     parts = [("encoder", model.encoder.network, f"{model.image_shape} -> {model.encoder.head.param_shape}"),
              ("posterior", model.encoder.head, f"q(z|x) over {model.encoder.head.event_shape}"),
-             ("prior", model.prior, f"p(z) over {tuple(model.prior.event_shape)}"),
+             ("prior", model.prior, f"p(z) over {tuple(model.prior().event_shape)}"),
              ("decoder", model.decoder.network, f"{model.decoder.in_shape} -> {model.decoder.head.param_shape}"),
              ("likelihood", model.decoder.head, f"p(x|z) over {model.decoder.head.event_shape}")]
     rows = [(role, type(m).__name__, shape, f"{sum(p.numel() for p in m.parameters()):,}") for role, m, shape in parts]
@@ -101,14 +110,16 @@ _noises = {"pixelwise": PixelwiseGaussian, "imagewise": ImagewiseGaussian, "homo
 
 
 def _likelihood(image_shape, likelihood, noise, mean, sigma, sigma_floor):
+    given = dict(noise=noise != "pixelwise" and noise, mean=mean != "sigmoid" and mean, sigma=sigma, sigma_floor=sigma_floor != SIGMA_FLOOR and sigma_floor)
+    if isinstance(likelihood, Head) or likelihood == "bernoulli":
+        for name, value in given.items():
+            if value: raise ValueError(f"{name}={value!r} belongs to likelihood='gaussian'; came {likelihood!r}")
     if isinstance(likelihood, Head): return likelihood
     bernoulli = choose("likelihood", likelihood, {"gaussian": False, "bernoulli": True})
     head_type = choose("noise", noise, _noises)
-    if sigma is not None and (bernoulli or head_type is not HomoscedasticGaussian):
-        raise ValueError(f"sigma={sigma!r}: a fixed σ needs likelihood='gaussian' and noise='homoscedastic', came {likelihood!r} and {noise!r}")
-    if bernoulli:
-        if mean != "sigmoid": raise ValueError(f"mean={mean!r}: the mean of a Bernoulli is a probability; expected 'sigmoid'")
-        return BernoulliLikelihood(image_shape)
+    if sigma is not None and head_type is not HomoscedasticGaussian:
+        raise ValueError(f"sigma={sigma!r}: a fixed σ needs noise='homoscedastic', came {noise!r}")
+    if bernoulli: return BernoulliLikelihood(image_shape)
     fixed = {} if sigma is None else {"sigma": sigma}
     return head_type(image_shape, mean=mean, sigma_floor=sigma_floor, **fixed)
 
@@ -123,8 +134,10 @@ def _network(argument, network, known, *shapes, hidden, channels, kernel_size, *
 # %% ../nbs/09_vae.ipynb #11f96021
 def _plain(value):
     "`value` as JSON can hold it; an object of the user's own is recorded by the name of its class, never its code."
-    if value is None or isinstance(value, (str, int, float)): return value
-    if isinstance(value, (tuple, list)): return [int(v) for v in value]
+    if value is None or isinstance(value, (str, bool)): return value
+    if isinstance(value, Integral): return int(value)
+    if isinstance(value, Real): return float(value)
+    if not callable(value): return [int(v) for v in value]
     return {"own": getattr(value, "__name__", type(value).__name__)}
 
 # %% ../nbs/09_vae.ipynb #cbc9cc0a
@@ -138,7 +151,7 @@ def create_vae(image_shape: tuple,        # (C, H, W)
                hidden=(512, 256),         # widths of an MLP encoder; the decoder mirrors them; () is a linear map
                channels=None,             # channels of a CNN encoder, one per halving; None: from the image's size
                kernel_size: int = 3,      # of the CNN's convolutions, odd
-               activation="relu",         # name of the nonlinearity, or a module class
+               activation="relu",         # name of the nonlinearity, or a module class (which `load` then wants again)
                mean="sigmoid",            # "sigmoid" or "identity": the link of the Gaussian's mean
                sigma: float = None,       # fixed σ of homoscedastic noise; None: learned
                sigma_floor: float = SIGMA_FLOOR, # smallest σ of a pixel
@@ -147,6 +160,9 @@ def create_vae(image_shape: tuple,        # (C, H, W)
     "Build a VAE from names, numbers and, where wanted, modules of your own."
     image_shape, latent_dim = check_image_shape(image_shape), check_count("latent_dim", latent_dim)
     given = dict(locals())
+    if image_shape[2] in (1, 3, 4) and image_shape[0] > 4:
+        warnings.warn(f"image_shape={image_shape} means {image_shape[0]} channels of {image_shape[1]}×{image_shape[2]} pixels; "
+                      f"were the channels meant to come last?", stacklevel=2)
     posterior = posterior if isinstance(posterior, Head) else choose("posterior", posterior, _posteriors)(latent_dim)
     likelihood = _likelihood(image_shape, likelihood, noise, mean, sigma, sigma_floor)
     how = dict(hidden=hidden, channels=channels, kernel_size=kernel_size, activation=activation)
@@ -183,7 +199,7 @@ def images_for(model: VAE,      # for its image shape and device
     if x.ndim == 3: x = x[None]
     if x.ndim != 4 or not len(x) or count not in (None, len(x)):
         raise ValueError(f"{argument} has shape {tuple(x.shape)}; expected ({count or 'B'}, {', '.join(map(str, model.image_shape))})")
-    return to_unit(x.to(next(model.parameters()).device))
+    return model.images(x)
 
 # %% ../nbs/09_vae.ipynb #f1fef337
 FORMAT = 1 # of the saved folder; a reader refuses others
@@ -207,24 +223,17 @@ def replace_file(path: Path,  # the file that shall come to be
                  ):
     "Write a file beside its place and move it there, so that nobody ever sees half of it."
     path = Path(path)
-    try: path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
     except OSError as e: raise ValueError(f"folder={str(path.parent)!r} can't be written: {e.strerror}") from None
-    try: handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as e: raise ValueError(f"folder={str(path.parent)!r} can't be written: {e.strerror}") from None
-    os.close(handle)
     try:
         write(temporary)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    finally: Path(temporary).unlink(missing_ok=True)
+        temporary.replace(path)
+    finally: temporary.unlink(missing_ok=True)
 
 # %% ../nbs/09_vae.ipynb #63500ccd
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def save_tensors(path: Path,     # the .safetensors file
                  tensors: dict,  # name to tensor
                  metadata: dict, # name to string
@@ -271,9 +280,24 @@ def _read_config(folder):
     if not path.is_file(): raise FileNotFoundError(f"folder={str(folder)!r} holds no saved model: config.json is missing")
     try: config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as e: raise ValueError(f"{path} is damaged: {e}") from None
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise ValueError(f"{path} has format {config.get('format') if isinstance(config, dict) else None}; this version of vae_nb ({__version__}) reads format {FORMAT}")
+    if not isinstance(config, dict) or not isinstance(config.get("create_vae", {}), dict): raise ValueError(f"{path} is damaged: it holds no recipe")
+    if config.get("format") != FORMAT:
+        raise ValueError(f"{path} has format {config.get('format')}; this version of vae_nb ({__version__}) reads format {FORMAT}")
+    if "create_vae" not in config: raise ValueError(f"{path} is damaged: it holds no recipe")
     return config["create_vae"]
+
+
+def load_weights(model: nn.Module, # takes them
+                 weights: dict,    # name to tensor
+                 where,            # they came from, for the message
+                 ):
+    "Load weights if all names and shapes fit, else name the first that doesn't and change nothing."
+    mine = {name: tuple(w.shape) for name, w in model.state_dict().items()}
+    theirs = {name: tuple(w.shape) for name, w in weights.items()}
+    for name in {**mine, **theirs}:
+        if mine.get(name) != theirs.get(name):
+            raise ValueError(f"the weights in {str(where)!r} are of another architecture: {name} has shape {theirs.get(name)}; expected {mine.get(name)}")
+    model.load_state_dict(weights)
 
 
 @patch(cls_method=True)
@@ -290,6 +314,5 @@ def load(cls: VAE,
     if metadata.get("config_sha256") != digest(_canonical(config)): raise ValueError(f"config.json and model.safetensors in {str(folder)!r} do not belong together")
     with torch.random.fork_rng(devices=[]): model = create_vae(**{**config, **modules})
     model.to(next((w.dtype for w in weights.values() if w.is_floating_point()), torch.float32))
-    try: model.load_state_dict(weights)
-    except RuntimeError as e: raise ValueError(f"the weights in {str(folder)!r} are of another architecture: {e}") from None
+    load_weights(model, weights, folder)
     return model.eval()

@@ -1,0 +1,417 @@
+"""The command line as its users meet it: words in, lines and exit codes out."""
+import json
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from inspect import signature
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import vae_nb.data
+import vae_nb.training
+import vae_nb.vae
+from vae_nb.cli import COMMANDS, NUMBERS, RUN_FILES, main, parser_of
+from vae_nb.data import bundled_digits, load_data
+from vae_nb.evaluation import evaluate
+from vae_nb.training import History, fit
+from vae_nb.vae import VAE, create_vae
+
+TINY = "--encoder mlp --decoder mlp --hidden 16 --latent-dim 3 --sigma-floor 0.05 --batch-size 50 --epochs 2 --no-progress"
+FIGURES = ["history.png", "neighbourhood.png", "pipeline.png", "prior.png", "traversal.png"]
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch, tmp_path):
+    "`cli(line)` runs a command in an empty folder and returns its exit code and what it printed."
+    monkeypatch.chdir(tmp_path)
+    def call(line):
+        code = 0
+        try: main(shlex.split(line) if isinstance(line, str) else line)
+        except SystemExit as e: code = e.code or 0
+        return code, *capsys.readouterr()
+    return call
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    "A run, with options that are not the defaults."
+    out = tmp_path_factory.mktemp("trained") / "run"
+    main(shlex.split(f"train {TINY} --limit 200 --binarize static --seed 3 --valid 0.05 --out {out}"))
+    return out
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    def refuse(*arguments, **options): raise OSError("the network is off")
+    for name in ("connect", "connect_ex"): monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def outside(*words, folder, **environment):
+    "A process of its own."
+    return subprocess.run([sys.executable, *words], cwd=folder, env=os.environ | environment, capture_output=True,
+                          text=True, encoding="utf-8", timeout=200)
+
+
+def files(folder): return sorted(str(p.relative_to(folder)) for p in Path(folder).rglob("*"))
+
+
+def weights(run): return torch.cat([p.detach().flatten() for p in VAE.load(run).parameters()])
+
+
+# help
+
+def test_help_needs_no_torch(tmp_path):
+    code = """
+import sys
+from vae_nb.cli import COMMANDS, main
+main([])
+for words in [["--help"], *([name, "--help"] for name in COMMANDS)]:
+    try: main(words)
+    except SystemExit as e: assert not e.code
+heavy = {"torch", "numpy", "matplotlib", "pandas", "accelerate", "fastcore"} & set(sys.modules)
+assert not heavy, heavy"""
+    done = outside("-c", code, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for name in COMMANDS: assert f"\n  {name} " in done.stdout and f"usage: vae_nb {name} " in done.stdout
+
+
+def test_a_terminal_without_greek_letters(tmp_path):
+    done = outside("-m", "vae_nb.cli", "train", "--help", folder=tmp_path, PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert done.returncode == 0 and "smallest ? of a pixel" in done.stdout and done.stderr == ""
+
+
+def test_the_installed_command(settings, tmp_path):
+    name, _, target = settings["console_scripts"].partition("=")
+    assert (name, target) == ("vae_nb", "vae_nb.cli:main")
+    script = Path(sys.executable).with_name(name)
+    if not script.exists(): pytest.skip("the package is not installed here, so there is no command vae_nb")
+    done = subprocess.run([script, "--version"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stdout == f"vae_nb {settings['version']}\n"
+
+
+def test_every_option_is_there():
+    for command, functions in dict(train=(load_data, create_vae, fit), evaluate=(load_data,), data=(load_data,)).items():
+        known = {action.dest: action for action in parser_of(command)._actions}
+        for function in functions:
+            for name, p in signature(function).parameters.items():
+                if name in ("image_shape", "model", "data", "prior"): continue  # no words could give them
+                assert known[name].help, f"{command}: {name}"
+                assert f"_{name}".replace("_source", "_data").replace("_", "-") in ("-" + "".join(known[name].option_strings)) \
+                    or name == "source" and command == "data"
+
+
+def test_every_value_reaches_its_function(cli, monkeypatch):
+    got = {}
+    def spy(module, function):
+        def call(*arguments, **options):
+            got.setdefault(function.__name__, options)  # the first call is ours
+            if function is fit:
+                arguments[0].save(options["out"])
+                return History([dict(epoch=1, train_elbo=0.0)])
+            return function(*arguments, **options)
+        call.__name__, call.__signature__ = function.__name__, signature(function)
+        monkeypatch.setattr(module, function.__name__, call)
+    spy(vae_nb.data, load_data); spy(vae_nb.vae, create_vae); spy(vae_nb.training, fit)
+    digits = bundled_digits()["test_images"]
+    for folder in ("images", "more"):
+        Path(folder).mkdir()
+        for i in range(12): Image.fromarray(digits[i]).save(f"{folder}/{i}.png")
+    expected = dict(
+        load_data=dict(source=str(Path("images").absolute()), root=str(Path("cache").absolute()), limit=9, valid=2,
+                       binarize="dynamic", seed=7, resize=[14, 12], progress=False, test=str(Path("more").absolute())),
+        create_vae=dict(latent_dim=3, encoder="mlp", decoder="cnn", posterior="full_covariance", likelihood="gaussian",
+                        noise="homoscedastic", hidden=[32, 8], channels=[4, 4], kernel_size=5, activation="gelu",
+                        mean="identity", sigma=0.2, sigma_floor=0.01),
+        fit=dict(epochs=1, batch_size=4, lr=0.002, objective="iwae", k=2, beta_nll=None, kl_weight=1, schedule="constant",
+                 grad_clip=1.5, patience=3, precision="bf16", compile=True, accumulate=2, out=Path("out"), tracker="x",
+                 seed=7, progress=False, resume=True))
+    code, out, err = cli(
+        "train --data images --root cache --limit 9 --valid 2 --binarize dynamic --seed 7 --resize 14 12 --no-progress "
+        "--test more --latent-dim 3 --encoder mlp --decoder cnn --posterior full_covariance --likelihood gaussian "
+        "--noise homoscedastic --hidden 32 8 --channels 4 4 --kernel-size 5 --activation gelu --mean identity --sigma 0.2 "
+        "--sigma-floor 0.01 --epochs 1 --batch-size 4 --lr 2e-3 --objective iwae --k 2 --beta-nll none --kl-weight 1 "
+        "--schedule constant --grad-clip 1.5 --patience 3 --precision bf16 --compile --accumulate 2 --tracker x --out out --resume")
+    assert (code, err) == (0, "") and got == expected
+    for function in (load_data, create_vae, fit):  # no option was forgotten in this test
+        given = {name for name, p in signature(function).parameters.items() if p.default is not p.empty}
+        assert given - {"prior"} == set(expected[function.__name__])
+
+
+def test_single_values_of_rows(cli):
+    code, out, _ = cli("data mnist-10k --resize 14 --limit 5")
+    assert code == 0 and "(1, 14, 14)" in out and out.count(" 5") == 3
+    assert cli(f"train {TINY} --limit 100 --hidden --channels none --resize none --epochs 1")[0] == 0
+    config = json.loads(Path("runs/mnist-10k/config.json").read_text())["create_vae"]
+    assert (config["hidden"], config["channels"]) == ([], None)
+
+
+# train, and what follows
+
+def test_train_is_what_python_does(trained):
+    data = load_data("mnist-10k", limit=200, binarize="static", seed=3, valid=0.05)
+    torch.manual_seed(3)
+    model = create_vae(data.image_shape, 3, "mlp", "mlp", hidden=[16], sigma_floor=0.05)
+    history = fit(model, data, epochs=2, batch_size=50, seed=3, progress=False)
+    assert torch.equal(torch.cat([p.detach().flatten() for p in model.parameters()]), weights(trained))
+    assert (trained / "history.csv").read_text() == history.table().to_csv(index=False)
+    assert files(trained) == sorted(RUN_FILES)
+
+
+def test_evaluate(cli, trained):
+    data = load_data("mnist-10k", limit=200, binarize="static", seed=3, valid=0.05)
+    for words, options in (("", {}), ("--split valid --k 3", dict(split="valid", k=3))):
+        code, out, err = cli(f"evaluate {trained} {words} --json")
+        assert (code, err) == (0, "")
+        assert json.loads(out) == {name: evaluate(VAE.load(trained), data, **options)[name] for name in NUMBERS}
+    code, out, err = cli(f"evaluate {trained}")
+    table = {line.split()[0]: float(line.split()[1].replace(",", "")) for line in out.splitlines()[1:]}
+    numbers = evaluate(VAE.load(trained), data)
+    assert list(table) == ["elbo", "reconstruction", "kl", "rmse", "sigma"]
+    for name in table: assert table[name] == pytest.approx(numbers[name], abs=0.006)
+    other = json.loads(cli(f"evaluate {trained} --data mnist-10k --limit 50 --json")[1])  # grey again
+    assert other["elbo"] == evaluate(VAE.load(trained), load_data("mnist-10k", limit=50))["elbo"]
+
+
+def test_a_run_can_be_read_from_anywhere(cli, tmp_path):
+    Path("digits").mkdir()
+    for i, image in enumerate(bundled_digits()["test_images"][:60]): Image.fromarray(image).save(f"digits/{i}.png")
+    code, _, err = cli(f"train {TINY} --data digits --batch-size 10")
+    assert (code, err) == (0, "") and files("runs") == ["digits"] + sorted(f"digits/{name}" for name in RUN_FILES)
+    before = cli("evaluate runs/digits --json --no-progress")
+    Path("runs/digits").rename(tmp_path / "moved")
+    os.chdir("digits")
+    assert cli(f"evaluate {tmp_path}/moved --json --no-progress") == before and before[0] == 0
+
+
+def test_figures_and_samples(cli, trained):
+    code, out, err = cli(f"figures {trained} --out pictures")
+    assert (code, err) == (0, "") and files("pictures") == FIGURES
+    for name in FIGURES: assert f"pictures/{name}" in out and Image.open(f"pictures/{name}").size[0] > 300
+    code, out, err = cli(f"sample {trained} --n 10 --seed 5 --out pictures/samples.pdf --npz numbers.npz")
+    assert (code, out.split(), err) == (0, ["pictures/samples.pdf", "numbers.npz"], "")
+    with np.load("numbers.npz") as arrays:
+        torch.manual_seed(5)
+        model = VAE.load(trained)
+        z = model.prior().sample((10,))
+        assert np.array_equal(arrays["z"], z)
+        with torch.no_grad(): p = model.decode(z)
+        assert np.array_equal(arrays["mean"], p.mean) and np.array_equal(arrays["stddev"], p.stddev)
+    assert files(trained) == sorted(RUN_FILES) and files(".") == ["numbers.npz", "pictures"] + sorted(
+        f"pictures/{name}" for name in [*FIGURES, "samples.pdf"])
+
+
+def test_figures_without_labels_history_or_enough_images(cli):
+    x = torch.rand(14, 2, 6, 5)
+    model = create_vae((2, 6, 5), 2, "mlp", "mlp", hidden=(8,))
+    model.save("made")
+    Path("few").mkdir()
+    for i in range(3): Image.fromarray(np.full((6, 5), i, np.uint8)).save(f"few/{i}.png")
+    create_vae((1, 6, 5), 2, "mlp", "mlp", hidden=(8,)).save("grey")
+    code, _, err = cli("figures grey --data few --valid 0 --test 1 --no-progress")
+    assert (code, err) == (0, "") and files("grey/figures") == [name for name in FIGURES if name != "history.png"]
+    code, _, err = cli("evaluate made")
+    assert code == 2 and "'made/run.json' is missing, so the data must be given: --data" in err
+
+
+def test_runs_are_kept(cli):
+    tiny = f"train {TINY} --limit 60 --epochs 1"
+    for _ in range(2): assert cli(tiny)[0] == 0
+    first = Path("runs/mnist-10k/model.safetensors").read_bytes()
+    code, out, err = cli(tiny + " --out runs/mnist-10k --seed 1")
+    assert code == 2 and err.startswith("vae_nb: error: --out='runs/mnist-10k' holds a run already") and out == ""
+    assert Path("runs/mnist-10k/model.safetensors").read_bytes() == first
+    assert sorted(os.listdir("runs")) == ["mnist-10k", "mnist-10k-2"]
+    assert torch.equal(weights("runs/mnist-10k"), weights("runs/mnist-10k-2"))  # the same seed
+    assert cli(tiny + " --seed 1 --out other")[0] == 0
+    assert not torch.equal(weights("runs/mnist-10k"), weights("other"))
+    code, out, err = cli("train --resume --schedule constant --epochs 2 --no-progress")
+    assert code == 2 and "--schedule='constant': the run in 'runs/mnist-10k-2' was started with 'cosine'" in err
+    assert json.loads(Path("runs/mnist-10k-2/run.json").read_text())["fit"]["schedule"] == "cosine"  # as it was
+
+
+def test_longer_with_a_constant_rate(cli):
+    tiny = f"{TINY} --limit 60 --schedule constant"
+    assert cli(f"train {tiny} --epochs 3 --out whole")[0] == cli(f"train {tiny} --epochs 1 --out parts")[0] == 0
+    assert cli("train --resume --out parts --epochs 3 --no-progress")[0] == 0  # all other options are remembered
+    assert torch.equal(weights("whole"), weights("parts"))
+    assert Path("whole/history.csv").read_text() == Path("parts/history.csv").read_text()
+
+
+# mistakes
+
+BAD = {
+    "trian": "'trian' is no command; known are demo, train, evaluate, figures, sample, data. Did you mean 'train'?",
+    "train --lattent-dim 4": "unrecognized arguments: --lattent-dim 4. Did you mean --latent-dim?",
+    "train spare": "unrecognized arguments: spare",
+    "train --epochs": "argument --epochs: expected one argument",
+    "evaluate": "the following arguments are required: RUN",
+    "evaluate nothing": "folder='nothing' holds no saved model",
+    "sample nothing": "folder='nothing' holds no saved model",
+    "figures nothing": "folder='nothing' holds no saved model",
+    "data mnits": "'mnits' is not known; known are 'mnist-10k', 'mnist', 'fashion-mnist', 'cifar10', 'svhn', 'celeba'. Did you",
+    "data empty": "no images in empty",
+    "data mnist-10k --test 5": "--test: 'mnist-10k' has test images of its own",
+    "train --data broken": "broken/bad.png can't be read as an image",
+    "train --data sizes": "expected images of one size: resize=64",
+    "train --data /no/such/folder": "--data='/no/such/folder' does not exist; expected a folder of images",
+    "train --data file": "--data='file' is a file; expected a folder of images",
+    "train --limit 0": "--limit=0: expected an integer of at least 1",
+    "train --valid 8000": "--valid=8000",
+    "train --binarize statik": "--binarize='statik' is not known; known are 'static', 'dynamic'",
+    "train --resize 0": "--resize=0: expected",
+    "train --seed -1": "--seed=-1: expected an integer of at least 0",
+    "train --latent-dim 0": "--latent-dim=0: expected an integer of at least 1",
+    "train --latent-dim 2.5": "--latent-dim=2.5: expected an integer",
+    "train --encoder cmm": "--encoder='cmm' is not known; known are 'cnn', 'mlp'.",
+    "train --encoder mlp --hidden 0": "--hidden[0]=0: expected",
+    "train --activation rellu": "--activation='rellu' is not known",
+    "train --posterior full": "--posterior='full' is not known",
+    "train --likelihood binary": "--likelihood='binary' is not known",
+    "train --noise none": "--noise=None is not known",
+    "train --sigma 0.1": "--sigma=0.1: a fixed σ needs",
+    "train --epochs 0": "--epochs=0: expected an integer of at least 1",
+    "train --epochs few": "--epochs='few': expected an integer of at least 1",
+    "train --batch-size 9000": "--batch-size=9000 is larger than the data: train has 7200 images",
+    "train --lr -1": "--lr=-1: expected a number above 0",
+    "train --lr nan": "--lr=nan: expected a number above 0",
+    "train --objective iwea": "--objective='iwea' is not known; known are 'elbo', 'iwae'. Did you mean 'iwae'?",
+    "train --objective iwae --beta-nll 0.5": "--beta-nll=0.5 with objective='iwae'",
+    "train --beta-nll 1.5": "--beta-nll=1.5: expected",
+    "train --schedule cosin": "--schedule='cosin' is not known",
+    "train --precision fp16": "--precision='fp16' is not known",
+    "train --patience 0": "--patience=0: expected",
+    "train --patience 1 --valid 0": "--patience=1 needs validation images",
+    "train --tracker tensorbored": "tensorbored",
+    "train --out file": "folder='file' can't be written",
+    "train --out file/below": "folder='file/below' can't be written",
+    "demo --seconds 0": "--seconds=0: expected a number above 0",
+    "demo --seed x": "--seed='x': expected an integer",
+    "demo --out file": "folder='file' can't be written",
+}
+
+
+@pytest.mark.parametrize("line", BAD)
+def test_mistakes(cli, monkeypatch, line):
+    monkeypatch.setattr("vae_nb.cli.seconds_an_epoch", lambda *_, **__: 1.0)
+    Path("file").write_text("")
+    for folder in ("empty", "broken", "sizes"): Path(folder).mkdir()
+    Path("broken/bad.png").write_bytes(b"\x89PNG no more")
+    for i in (4, 5, 6): Image.fromarray(np.zeros((i, 4), np.uint8)).save(f"sizes/{i}.png")
+    before = files(".")
+    code, out, err = cli(line if "--out" in line or not line.startswith("train") else line + " --out new/run")
+    assert code == 2 and err.startswith("vae_nb: error: ") and err.count("\n") == 1 and BAD[line] in err
+    assert files(".") == before
+
+
+def test_mistakes_with_a_run(cli, trained, tmp_path):
+    for line, message in {
+        "evaluate RUN --split tset": "--split='tset' is not known",
+        "evaluate RUN --k 0": "--k=0: expected",
+        "evaluate RUN --resize 14": "data has images of shape (1, 14, 14); the model expects (1, 28, 28)",
+        "sample RUN --n 0": "--n=0: expected",
+        "sample RUN --seed -1": "--seed=-1: expected",
+        "sample RUN --out samples.jpg": "--out='samples.jpg': expected a name that ends in",
+        "sample RUN --out new.png --npz RUN/run.json/x.npz": "can't be written",
+        "figures RUN --format jpg": "--format='jpg' is not known; known are 'png', 'pdf', 'svg'",
+        "figures RUN --out RUN/run.json": "can't be written",
+        "train --resume --out RUN --latent-dim 5": "--latent-dim=5: the run in",
+        "train --resume --out RUN --binarize none": "--binarize=None: the run in",
+        "train --resume --out RUN --epochs 5": "--epochs=5: the run in",
+        "demo --out RUN": "holds a run that is no demo",
+    }.items():
+        before = {path: path.read_bytes() for path in trained.iterdir()}
+        code, _, err = cli(line.replace("RUN", str(trained)))
+        assert code == 2 and err.startswith("vae_nb: error: ") and err.count("\n") == 1 and message in err, err
+        assert {path: path.read_bytes() for path in trained.iterdir()} == before
+    assert files(tmp_path) == ["new.png"]
+
+
+def test_a_damaged_record(cli, trained, tmp_path):
+    for name in ("config.json", "model.safetensors"): (tmp_path / name).write_bytes((trained / name).read_bytes())
+    for text in ("{", "[]", "{}", '{"load_data": 1}'):
+        (tmp_path / "run.json").write_text(text)
+        code, _, err = cli(f"evaluate {tmp_path}")
+        assert code == 2 and "run.json is " in err and err.count("\n") == 1
+
+
+def test_numbers_that_break(cli):
+    code, _, err = cli(f"train {TINY} --limit 100 --lr 1e30 --out runs/a")
+    assert code == 1 and err.startswith("vae_nb: error: training stopped in epoch 1 at step 2") and err.count("\n") == 1
+    assert files(".") == []
+
+
+def test_faults_of_ours_keep_their_traceback(cli, monkeypatch):
+    for fault in (lambda *_, **__: int("x"), lambda: None, lambda *_, **__: [][0]):  # a ValueError, a TypeError, an IndexError
+        monkeypatch.setattr("vae_nb.data.load_data", fault)
+        with pytest.raises((ValueError, TypeError, IndexError)): cli("data mnist-10k --limit 5")
+
+
+def test_notes_instead_of_warnings(cli):
+    code, _, err = cli(f"train {TINY} --limit 100 --likelihood bernoulli --sigma-floor 0.1 --epochs 1")
+    assert code == 0 and err.startswith("vae_nb: note: Bernoulli likelihood on grey pixels") and err.count("\n") == 1
+
+
+def test_data_lists_what_is_there(cli, monkeypatch, tmp_path):
+    (tmp_path / "cache" / "MNIST").mkdir(parents=True)
+    monkeypatch.setenv("VAE_NB_DATA", str(tmp_path / "cache"))
+    code, out, _ = cli("data")
+    rows = {line.split()[0]: line for line in out.splitlines() if line and ("down" in line or "package" in line)}
+    assert code == 0 and str(tmp_path / "cache") in out and rows["mnist-10k"].endswith("in the package")
+    assert not rows["mnist"].endswith("not yet downloaded") and rows["cifar10"].endswith("not yet downloaded")
+    assert rows["mnist"] in cli(f"data --root {tmp_path}/cache")[1] and "cache" not in files(tmp_path / "cache")
+
+
+# the demo
+
+def few(monkeypatch, n=300):
+    "Less data for the demo."
+    def load(source, **options): return load_data(source, **options | ({"limit": n} if source == "mnist-10k" else {}))
+    load.__name__, load.__signature__ = "load_data", signature(load_data)
+    monkeypatch.setattr("vae_nb.data.load_data", load)
+
+
+def test_demo_again(cli, monkeypatch, offline):
+    few(monkeypatch)
+    monkeypatch.setattr("vae_nb.cli.seconds_an_epoch", lambda *_, **__: 1.0)
+    first, second = (cli("demo --seconds 10 --no-progress --out here") for _ in range(2))
+    assert first == second and first[0] == 0 and "Training for 2 epochs" in first[1]
+    assert files("here") == sorted([*RUN_FILES, "figures", *(f"figures/{name}" for name in FIGURES)])
+    assert "elbo" in first[1] and all(f"here/figures/{name}" in first[1] for name in FIGURES)
+    options = json.loads(Path("here/run.json").read_text())
+    assert options["create_vae"]["noise"] == "pixelwise" and options["fit"]["beta_nll"] == 0.5
+    assert cli("evaluate here --json")[0] == 0
+
+
+def test_demo_on_slow_machines(cli, monkeypatch):
+    few(monkeypatch)
+    monkeypatch.setattr("vae_nb.cli.seconds_an_epoch", lambda *_, **__: 1e-3)  # a guess that is far too good
+    monkeypatch.setattr("vae_nb.cli.EPOCHS_A_MINUTE", 10 ** 5)
+    start = time.monotonic()
+    code, out, _ = cli("demo --seconds 3 --no-progress")
+    assert code == 0 and "Time is up." in out and 3 <= time.monotonic() - start
+    epochs = len(Path("runs/demo/history.csv").read_text().splitlines()) - 1 if Path("runs/demo/history.csv").exists() else 0
+    assert epochs < 3000
+    monkeypatch.setattr("vae_nb.cli.EPOCHS_A_MINUTE", 12)
+    monkeypatch.setattr("vae_nb.cli.seconds_an_epoch", lambda *_, **__: 5.0)
+    code, out, _ = cli("demo --seconds 14 --no-progress --out slow")
+    assert code == 0 and "Training for 2 epochs, at most 14 seconds (a faster machine would make it 3)." in out
+
+
+def test_demo_from_outside(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import socket\ndef refuse(*a, **o): raise OSError('no network')\n"
+                                               "socket.socket.connect = socket.getaddrinfo = refuse\n")
+    done = outside("-m", "vae_nb.cli", "demo", "--seconds", "4", folder=tmp_path,
+                   PYTHONPATH=os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]))
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr and "epoch 1/1" in done.stderr  # the bar
+    for name in NUMBERS: assert f"\n  {name} " in done.stdout
+    assert set(FIGURES) <= set(os.listdir(tmp_path / "runs/demo/figures"))  | {"history.png"}
+    assert VAE.load(tmp_path / "runs/demo").latent_dim == 16
