@@ -11,7 +11,7 @@ __all__ = ['ROWS', 'TEXTS', 'FLAGS', 'COMMENTS', 'COMMANDS', 'DATA', 'MODEL', 'T
            'is_finished', 'train', 'data_of', 'evaluate', 'examples', 'draw_figures', 'figures', 'sample', 'data',
            'seconds_an_epoch', 'until', 'demo']
 
-# %% ../nbs/15_cli.ipynb #e500ed49
+# %% ../nbs/15_cli.ipynb #90f176f2
 import argparse
 import ast
 import difflib
@@ -35,7 +35,7 @@ from typing import NamedTuple
 
 from . import __version__
 
-# %% ../nbs/15_cli.ipynb #4d5a849b
+# %% ../nbs/15_cli.ipynb #30fbe175
 class Parameter(NamedTuple):
     "One parameter of a function, as its source shows it."
     name: str
@@ -59,7 +59,7 @@ def read_function(where: str,   # "module:function"
     return ast.get_docstring(f), [Parameter(a.arg, text(a.annotation) or "", text(d), comments.get(a.lineno, ""),
                                             a in f.args.posonlyargs) for a, d in zip(names, defaults)]
 
-# %% ../nbs/15_cli.ipynb #600c2a88
+# %% ../nbs/15_cli.ipynb #6785eced
 def value(word: str): # gives None, an int, a float or a str
     "What a word stands for."
     if word.lower() == "none": return None
@@ -68,7 +68,7 @@ def value(word: str): # gives None, an int, a float or a str
         except ValueError: pass
     return word
 
-# %% ../nbs/15_cli.ipynb #856674f8
+# %% ../nbs/15_cli.ipynb #93397cab
 ROWS = "hidden", "channels", "resize"         # options that take any number of values
 TEXTS = "source", "root", "out", "npz"        # options that are taken as they are
 FLAGS = dict(source="data")                   # the terminal's name, where it is another one
@@ -94,7 +94,7 @@ def describe_option(p: Parameter,
         text += f" (default: {' '.join(map(str, row))})"
     return text.replace("%", "%%")
 
-# %% ../nbs/15_cli.ipynb #e5581ea6
+# %% ../nbs/15_cli.ipynb #dc0e24a2
 def add_option(group,        # argparse parser, or a group of it
                p: Parameter, # what to add
                of_run=False, # see `describe_option`
@@ -109,7 +109,7 @@ def add_option(group,        # argparse parser, or a group of it
                           metavar="N" if p.kind == "int" or p.name in ROWS else "X")
     group.add_argument("--" + FLAGS.get(p.name, p.name).replace("_", "-"), dest=p.name, **options)
 
-# %% ../nbs/15_cli.ipynb #0a3283ce
+# %% ../nbs/15_cli.ipynb #df0e6ed5
 # name -> (function, the functions whose options it takes), in the order of the help
 COMMANDS = dict.fromkeys("demo train evaluate figures sample data".split())
 DATA, MODEL, TRAINING = "vae_nb.data:load_data", "vae_nb.vae:create_vae", "vae_nb.training:fit"
@@ -146,7 +146,7 @@ def parser_of(name: str) -> Parser:
             taken.add(p.name)
     return parser
 
-# %% ../nbs/15_cli.ipynb #1cb016ae
+# %% ../nbs/15_cli.ipynb #abe3bbc7
 def is_ours(error: Exception) -> bool:
     "Is it the system's, or from a `raise` in this package (or in accelerate, which knows the trackers)?"
     last = error.__traceback__
@@ -168,16 +168,17 @@ def say(text,             # what to say
 
 @contextmanager
 def plain_warnings():
-    "Warnings of ours as one line, without the place in the source."
+    "Warnings of ours as one line, once, without the place in the source."
     with warnings.catch_warnings():
-        usual = warnings.showwarning
+        usual, said = warnings.showwarning, set()
         def show(message, category, filename, *rest):
-            if Path(filename).parent.name == "vae_nb": say(message, "note")
-            else: usual(message, category, filename, *rest)
+            if Path(filename).parent.name != "vae_nb": return usual(message, category, filename, *rest)
+            if str(message) not in said: say(message, "note")
+            said.add(str(message))
         warnings.showwarning = show
         yield
 
-# %% ../nbs/15_cli.ipynb #2d7b9ace
+# %% ../nbs/15_cli.ipynb #798e2e8d
 def overview() -> str:
     "What `vae_nb --help` prints."
     rows = [f"  {name:10}{read_function(f'vae_nb.cli:{name}')[0]}" for name in COMMANDS]
@@ -216,7 +217,7 @@ def run_command(command, *words, flags):
     positional = [a.dest for a in parser._actions if not a.option_strings and a.dest in options]
     COMMANDS[command][0](*[options.pop(name) for name in positional], **options)
 
-# %% ../nbs/15_cli.ipynb #10561cb1
+# %% ../nbs/15_cli.ipynb #954be8f8
 RUN_FILES = "run.json", "config.json", "model.safetensors", "last.safetensors", "history.csv"
 
 
@@ -239,7 +240,7 @@ def sections(options: dict) -> dict:
         return {name: options.get(name, default) for name, default in defaults.items() if name not in leave}
     return {f.__name__: section(f) for f in (load_data, create_vae, fit)}
 
-# %% ../nbs/15_cli.ipynb #39455f53
+# %% ../nbs/15_cli.ipynb #dea33b9a
 def read_record(run, # folder
                 ) -> dict: # what `recorded` wrote; {} if there is nothing
     "What `run.json` says."
@@ -278,7 +279,7 @@ def holds_run(folder: Path) -> bool:
     "Is there anything to go on from, or to lose?"
     return any((folder / name).exists() for name in ("config.json", "last.safetensors"))
 
-# %% ../nbs/15_cli.ipynb #25ca30ab
+# %% ../nbs/15_cli.ipynb #33aa36b2
 def run_folder(out,     # folder, or None
                source,  # of the data, for the name
                resume: bool, # go on with the run in it?
@@ -300,7 +301,7 @@ def clean(out: Path, *patterns):
     for pattern in (*(f".{name}.*" for name in RUN_FILES), *patterns):
         for path in out.glob(pattern): path.unlink()
 
-# %% ../nbs/15_cli.ipynb #05fe56df
+# %% ../nbs/15_cli.ipynb #c18d2b9b
 NUMBERS = dict(elbo="nats an image, the bound on log p(x)",
                reconstruction="nats an image, E[log p(x|z)], the LL part of it",
                kl="nats an image, KL(q(z|x) ‖ p(z))", rmse="of a pixel in 0…1, at the mean of q",
@@ -327,7 +328,7 @@ def measured_split(data) -> str:
     "The images to report on: test, or what there is."
     return next(split for split in ("test", "valid", "train") if len(data[split]))
 
-# %% ../nbs/15_cli.ipynb #4dc6e785
+# %% ../nbs/15_cli.ipynb #dc9c06e1
 def build(options: dict,  # of load_data and create_vae
           ) -> tuple:     # (data, model)
     "Data, and a new model for them, with weights by the seed."
@@ -360,7 +361,7 @@ def report(out: Path, data, history):
     if best and "valid_elbo" in history[-1]: which += ", the best by the validation ELBO"
     print(f"\nThe model is in {out} ({which}), its history in {out / 'history.csv'}.")
 
-# %% ../nbs/15_cli.ipynb #9b571306
+# %% ../nbs/15_cli.ipynb #2b1c4c34
 def resumed_options(out: Path,     # folder of the run
                     options: dict, # given now
                     ) -> dict:     # with those that the run was started with
@@ -383,7 +384,7 @@ def is_finished(history, epochs: int, patience) -> bool:
     "Did the training come to its end, or was it stopped?"
     return len(history) == epochs or patience is not None and len(history) - best_epoch(history) >= patience
 
-# %% ../nbs/15_cli.ipynb #207dc7fb
+# %% ../nbs/15_cli.ipynb #84294708
 @command(DATA, MODEL, TRAINING)
 def train(out=None, # folder of the run (default: runs/ and the name of the data, with a number if there is one already)
           **options):
@@ -400,7 +401,7 @@ def train(out=None, # folder of the run (default: runs/ and the name of the data
         print(f"`vae_nb train --resume --out {out}` goes on with the training.")
         sys.exit(130)
 
-# %% ../nbs/15_cli.ipynb #c97b5d64
+# %% ../nbs/15_cli.ipynb #8e7fabbf
 def data_of(run,           # folder
             options: dict, # of load_data, as far as they are given
             ):             # Data
@@ -427,7 +428,7 @@ def evaluate(run, # folder of a trained model
     if json: print(dumps({name: numbers[name] for name in NUMBERS}, indent=2))
     else: print_numbers(numbers, f"{run}: {len(data[split]):,} {split} images of {data.name}")
 
-# %% ../nbs/15_cli.ipynb #a39a1f1d
+# %% ../nbs/15_cli.ipynb #71fcb37d
 FIGURES = dict(pipeline="images, their latents, what is made of them, and how unsure the decoder is",
                prior="new images, from draws of the prior", traversal="on the way between four images",
                neighbourhood="small steps around one image", history="the numbers over the epochs")
@@ -457,7 +458,7 @@ def draw_figures(model, data, run: Path, out: Path, suffix="png"):
         getattr(generation, f"{name}_figure")(*arguments, save=path)
         print(f"  {path}  {FIGURES[name]}", flush=True)
 
-# %% ../nbs/15_cli.ipynb #d3e824cd
+# %% ../nbs/15_cli.ipynb #d0c483a3
 @command(DATA)
 def figures(run, # folder of a trained model
             /,
@@ -482,8 +483,7 @@ def sample(run, # folder of a trained model
     import numpy
     from vae_nb.core import check_count
     from vae_nb.figures import image_grid
-    from vae_nb.generation import asking
-    from vae_nb.vae import replace_file
+    from vae_nb.vae import asking, replace_file
     model, out = load_model(run), Path(out or Path(run) / "figures" / "samples.png")
     with asking(model, check_count("seed", seed, 0)):
         z = model.prior().sample((check_count("n", n),))
@@ -497,7 +497,7 @@ def sample(run, # folder of a trained model
     replace_file(Path(npz), write)
     print(npz)
 
-# %% ../nbs/15_cli.ipynb #f6389cb1
+# %% ../nbs/15_cli.ipynb #b60f73a4
 DATA_SETS = {  # name -> (what it is, where torchvision puts it)
     "mnist-10k": ("10,000 digits of MNIST, 28×28, grey", None),
     "mnist": ("70,000 digits, 28×28, grey", "MNIST"),
@@ -522,7 +522,7 @@ def data(source=None, # name of a data set, or a folder of images; without it, t
     print(f"\nDownloads are kept in {root} (--root, or the variable VAE_NB_DATA, names another folder).")
     print("A folder of images will do as well.")
 
-# %% ../nbs/15_cli.ipynb #117be6cb
+# %% ../nbs/15_cli.ipynb #7933a9aa
 EPOCHS_A_MINUTE = 12 # of the demo, on two cores
 
 
@@ -549,7 +549,7 @@ def until(end: float, # on time.monotonic's clock
     timed.batches = batches
     return timed
 
-# %% ../nbs/15_cli.ipynb #9e26b334
+# %% ../nbs/15_cli.ipynb #438ccd8f
 @command()
 def demo(seconds: float = 60,   # the most to spend on training
          out="runs/demo",       # folder, whose last demo is replaced
@@ -561,8 +561,8 @@ def demo(seconds: float = 60,   # the most to spend on training
     seconds, out = check_positive("seconds", seconds), Path(out).expanduser()
     if holds_run(out) and read_record(out).get("command") != "demo":
         raise ValueError(f"out={str(out)!r} holds a run that is no demo; expected another folder")
-    training = dict(beta_nll=0.5, kl_weight=0.2, batch_size=64, lr=3e-3, seed=seed)
-    options = dict(source="mnist-10k", noise="pixelwise", sigma_floor=0.02, progress=progress, **training)
+    training = dict(beta_nll=0.5, batch_size=64, lr=3e-3, seed=seed)
+    options = dict(source="mnist-10k", latent_dim=10, noise="pixelwise", sigma_floor=0.02, progress=progress, **training)
     data, model = build(options)
     start, most = time.monotonic(), max(1, round(EPOCHS_A_MINUTE * seconds / 60))
     pace, end = seconds_an_epoch(model, data, **training), start + seconds
@@ -576,5 +576,5 @@ def demo(seconds: float = 60,   # the most to spend on training
     print("Look at:")
     draw_figures(load_model(out), data, out, out / "figures")
 
-# %% ../nbs/15_cli.ipynb #cda5044c
+# %% ../nbs/15_cli.ipynb #b9fa80f3
 if __name__ == "__main__" and __spec__ is not None: main()
