@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 import torch
 
-from vae_nb import create_vae, elbo
+from vae_nb import create_vae, elbo, iwae
 from vae_nb.beta_nll import beta_nll_score
 from vae_nb.training import TrainingStep
 
@@ -45,3 +45,23 @@ def test_trains(encoder, decoder, posterior, likelihood):
             optimizer.step()
             assert sums.isfinite().all(), (shape, precision)
         assert true_elbo(model, x) > before, (shape, precision)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("latent_dim, objective, k", [(1, elbo, 1), (32, elbo, 1), (128, elbo, 1), (32, iwae, 3), (128, iwae, 3)])
+def test_full_covariance_is_stable(latent_dim, objective, k, precision):
+    "From the first step on, at a learning rate that is too high, for latents up to 128."
+    torch.manual_seed(0)
+    x = torch.rand(16, 1, 12, 12)
+    model = create_vae((1, 12, 12), latent_dim, "mlp", "mlp", "full_covariance", hidden=(32,))
+    step = TrainingStep(model, objective, None, k, precision)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01, fused=True)
+    before = true_elbo(model, x)
+    for _ in range(300):
+        optimizer.zero_grad()
+        value, _ = step(x)
+        assert value.isfinite()
+        (-value / len(x)).backward()
+        assert all(p.grad.isfinite().all() for p in model.parameters())
+        optimizer.step()
+    assert true_elbo(model, x) > before
