@@ -11,7 +11,7 @@ __all__ = ['ROWS', 'TEXTS', 'FLAGS', 'COMMENTS', 'COMMANDS', 'DATA', 'MODEL', 'T
            'is_finished', 'train', 'data_of', 'evaluate', 'examples', 'draw_figures', 'figures', 'sample', 'data',
            'seconds_an_epoch', 'until', 'demo']
 
-# %% ../nbs/15_cli.ipynb #90f176f2
+# %% ../nbs/15_cli.ipynb #5f4f8c90
 import argparse
 import ast
 import difflib
@@ -35,7 +35,7 @@ from typing import NamedTuple
 
 from . import __version__
 
-# %% ../nbs/15_cli.ipynb #30fbe175
+# %% ../nbs/15_cli.ipynb #60455862
 class Parameter(NamedTuple):
     "One parameter of a function, as its source shows it."
     name: str
@@ -59,7 +59,7 @@ def read_function(where: str,   # "module:function"
     return ast.get_docstring(f), [Parameter(a.arg, text(a.annotation) or "", text(d), comments.get(a.lineno, ""),
                                             a in f.args.posonlyargs) for a, d in zip(names, defaults)]
 
-# %% ../nbs/15_cli.ipynb #6785eced
+# %% ../nbs/15_cli.ipynb #a9242444
 def value(word: str): # gives None, an int, a float or a str
     "What a word stands for."
     if word.lower() == "none": return None
@@ -68,7 +68,7 @@ def value(word: str): # gives None, an int, a float or a str
         except ValueError: pass
     return word
 
-# %% ../nbs/15_cli.ipynb #93397cab
+# %% ../nbs/15_cli.ipynb #22682196
 ROWS = "hidden", "channels", "resize"         # options that take any number of values
 TEXTS = "source", "root", "out", "npz"        # options that are taken as they are
 FLAGS = dict(source="data")                   # the terminal's name, where it is another one
@@ -94,7 +94,7 @@ def describe_option(p: Parameter,
         text += f" (default: {' '.join(map(str, row))})"
     return text.replace("%", "%%")
 
-# %% ../nbs/15_cli.ipynb #dc0e24a2
+# %% ../nbs/15_cli.ipynb #abf4555c
 def add_option(group,        # argparse parser, or a group of it
                p: Parameter, # what to add
                of_run=False, # see `describe_option`
@@ -109,7 +109,7 @@ def add_option(group,        # argparse parser, or a group of it
                           metavar="N" if p.kind == "int" or p.name in ROWS else "X")
     group.add_argument("--" + FLAGS.get(p.name, p.name).replace("_", "-"), dest=p.name, **options)
 
-# %% ../nbs/15_cli.ipynb #df0e6ed5
+# %% ../nbs/15_cli.ipynb #de71bc74
 # name -> (function, the functions whose options it takes), in the order of the help
 COMMANDS = dict.fromkeys("demo train evaluate figures sample data".split())
 DATA, MODEL, TRAINING = "vae_nb.data:load_data", "vae_nb.vae:create_vae", "vae_nb.training:fit"
@@ -146,7 +146,7 @@ def parser_of(name: str) -> Parser:
             taken.add(p.name)
     return parser
 
-# %% ../nbs/15_cli.ipynb #abe3bbc7
+# %% ../nbs/15_cli.ipynb #0b47535b
 def is_ours(error: Exception) -> bool:
     "Is it the system's, or from a `raise` in this package (or in accelerate, which knows the trackers)?"
     last = error.__traceback__
@@ -178,7 +178,7 @@ def plain_warnings():
         warnings.showwarning = show
         yield
 
-# %% ../nbs/15_cli.ipynb #798e2e8d
+# %% ../nbs/15_cli.ipynb #28548de6
 def overview() -> str:
     "What `vae_nb --help` prints."
     rows = [f"  {name:10}{read_function(f'vae_nb.cli:{name}')[0]}" for name in COMMANDS]
@@ -217,7 +217,7 @@ def run_command(command, *words, flags):
     positional = [a.dest for a in parser._actions if not a.option_strings and a.dest in options]
     COMMANDS[command][0](*[options.pop(name) for name in positional], **options)
 
-# %% ../nbs/15_cli.ipynb #954be8f8
+# %% ../nbs/15_cli.ipynb #04162a1e
 RUN_FILES = "run.json", "config.json", "model.safetensors", "last.safetensors", "history.csv"
 
 
@@ -240,7 +240,7 @@ def sections(options: dict) -> dict:
         return {name: options.get(name, default) for name, default in defaults.items() if name not in leave}
     return {f.__name__: section(f) for f in (load_data, create_vae, fit)}
 
-# %% ../nbs/15_cli.ipynb #dea33b9a
+# %% ../nbs/15_cli.ipynb #103465a5
 def read_record(run, # folder
                 ) -> dict: # what `recorded` wrote; {} if there is nothing
     "What `run.json` says."
@@ -279,7 +279,7 @@ def holds_run(folder: Path) -> bool:
     "Is there anything to go on from, or to lose?"
     return any((folder / name).exists() for name in ("config.json", "last.safetensors"))
 
-# %% ../nbs/15_cli.ipynb #33aa36b2
+# %% ../nbs/15_cli.ipynb #c14a8a36
 def run_folder(out,     # folder, or None
                source,  # of the data, for the name
                resume: bool, # go on with the run in it?
@@ -301,7 +301,7 @@ def clean(out: Path, *patterns):
     for pattern in (*(f".{name}.*" for name in RUN_FILES), *patterns):
         for path in out.glob(pattern): path.unlink()
 
-# %% ../nbs/15_cli.ipynb #c18d2b9b
+# %% ../nbs/15_cli.ipynb #356a4f55
 NUMBERS = dict(elbo="nats an image, the bound on log p(x)",
                reconstruction="nats an image, E[log p(x|z)], the LL part of it",
                kl="nats an image, KL(q(z|x) ‖ p(z))", rmse="of a pixel in 0…1, at the mean of q",
@@ -328,7 +328,7 @@ def measured_split(data) -> str:
     "The images to report on: test, or what there is."
     return next(split for split in ("test", "valid", "train") if len(data[split]))
 
-# %% ../nbs/15_cli.ipynb #dc9c06e1
+# %% ../nbs/15_cli.ipynb #13757170
 def build(options: dict,  # of load_data and create_vae
           ) -> tuple:     # (data, model)
     "Data, and a new model for them, with weights by the seed."
@@ -361,7 +361,7 @@ def report(out: Path, data, history):
     if best and "valid_elbo" in history[-1]: which += ", the best by the validation ELBO"
     print(f"\nThe model is in {out} ({which}), its history in {out / 'history.csv'}.")
 
-# %% ../nbs/15_cli.ipynb #2b1c4c34
+# %% ../nbs/15_cli.ipynb #4132f29b
 def resumed_options(out: Path,     # folder of the run
                     options: dict, # given now
                     ) -> dict:     # with those that the run was started with
@@ -384,7 +384,7 @@ def is_finished(history, epochs: int, patience) -> bool:
     "Did the training come to its end, or was it stopped?"
     return len(history) == epochs or patience is not None and len(history) - best_epoch(history) >= patience
 
-# %% ../nbs/15_cli.ipynb #84294708
+# %% ../nbs/15_cli.ipynb #2066a279
 @command(DATA, MODEL, TRAINING)
 def train(out=None, # folder of the run (default: runs/ and the name of the data, with a number if there is one already)
           **options):
@@ -401,7 +401,7 @@ def train(out=None, # folder of the run (default: runs/ and the name of the data
         print(f"`vae_nb train --resume --out {out}` goes on with the training.")
         sys.exit(130)
 
-# %% ../nbs/15_cli.ipynb #8e7fabbf
+# %% ../nbs/15_cli.ipynb #0c188a1b
 def data_of(run,           # folder
             options: dict, # of load_data, as far as they are given
             ):             # Data
@@ -428,7 +428,7 @@ def evaluate(run, # folder of a trained model
     if json: print(dumps({name: numbers[name] for name in NUMBERS}, indent=2))
     else: print_numbers(numbers, f"{run}: {len(data[split]):,} {split} images of {data.name}")
 
-# %% ../nbs/15_cli.ipynb #71fcb37d
+# %% ../nbs/15_cli.ipynb #6e5597b4
 FIGURES = dict(pipeline="images, their latents, what is made of them, and how unsure the decoder is",
                prior="new images, from draws of the prior", traversal="on the way between four images",
                neighbourhood="small steps around one image", history="the numbers over the epochs")
@@ -458,7 +458,7 @@ def draw_figures(model, data, run: Path, out: Path, suffix="png"):
         getattr(generation, f"{name}_figure")(*arguments, save=path)
         print(f"  {path}  {FIGURES[name]}", flush=True)
 
-# %% ../nbs/15_cli.ipynb #d0c483a3
+# %% ../nbs/15_cli.ipynb #3ecc2d1a
 @command(DATA)
 def figures(run, # folder of a trained model
             /,
@@ -497,7 +497,7 @@ def sample(run, # folder of a trained model
     replace_file(Path(npz), write)
     print(npz)
 
-# %% ../nbs/15_cli.ipynb #b60f73a4
+# %% ../nbs/15_cli.ipynb #68e7e7d8
 DATA_SETS = {  # name -> (what it is, where torchvision puts it)
     "mnist-10k": ("10,000 digits of MNIST, 28×28, grey", None),
     "mnist": ("70,000 digits, 28×28, grey", "MNIST"),
@@ -522,7 +522,7 @@ def data(source=None, # name of a data set, or a folder of images; without it, t
     print(f"\nDownloads are kept in {root} (--root, or the variable VAE_NB_DATA, names another folder).")
     print("A folder of images will do as well.")
 
-# %% ../nbs/15_cli.ipynb #7933a9aa
+# %% ../nbs/15_cli.ipynb #62d92275
 EPOCHS_A_MINUTE = 12 # of the demo, on two cores
 
 
@@ -543,13 +543,14 @@ def until(end: float, # on time.monotonic's clock
     "A finger on Ctrl-C."
     timed = copy(data)
     def batches(split, *arguments, **options):
+        training = split == "train" and options.get("shuffle", True)
         for x in data.batches(split, *arguments, **options):
-            if split == "train" and time.monotonic() > end: raise KeyboardInterrupt
+            if training and time.monotonic() > end: raise KeyboardInterrupt
             yield x
     timed.batches = batches
     return timed
 
-# %% ../nbs/15_cli.ipynb #438ccd8f
+# %% ../nbs/15_cli.ipynb #bfcd34c6
 @command()
 def demo(seconds: float = 60,   # the most to spend on training
          out="runs/demo",       # folder, whose last demo is replaced
@@ -571,10 +572,12 @@ def demo(seconds: float = 60,   # the most to spend on training
           (f" (a faster machine would make it {most})." if options["epochs"] < most else "."), flush=True)
     clean(out, *RUN_FILES, *(f"figures/{name}.png" for name in FIGURES))
     history = train_model(model, until(end, data), out, options, "demo")
-    if len(history) < options["epochs"] and time.monotonic() > end: print("Time is up.")
+    stopped, late = len(history) < options["epochs"], time.monotonic() > end
+    if stopped and late: print("Time is up.")
     report(out, data, history)
     print("Look at:")
     draw_figures(load_model(out), data, out, out / "figures")
+    if stopped and not late: sys.exit(130)
 
-# %% ../nbs/15_cli.ipynb #b9fa80f3
+# %% ../nbs/15_cli.ipynb #956f95de
 if __name__ == "__main__" and __spec__ is not None: main()

@@ -64,6 +64,8 @@ class Picture(Figure):
     "A matplotlib figure outside pyplot: shows itself once in a notebook, carries a description, saves by suffix."
     alt = "Figure"  # what a reader who can't see it should know
 
+    def __init__(self, *args, **kwargs): super().__init__(*args, **kwargs)
+
     @figure_style()
     def draw(self, renderer): return super().draw(renderer)
 

@@ -85,7 +85,7 @@ def measure(model: VAE, # any
             x = images_for(model, x)
             report = numbers(model(x, k))
             error = (model.reconstruct(x).mean - x).square().flatten(1).mean(1)  # (B,)
-            total = total + torch.stack([*(report[name] for name in NAMES), error]).double().sum(1)
+            total = total + torch.stack([*(report[name] for name in NAMES), error]).sum(1).cpu().double()
             n += len(x)
     if n == 0: raise ValueError("batches holds no image; expected at least one")
     *means, error = (total / n).tolist()
@@ -170,6 +170,7 @@ class Run:
         state = load_checkpoint(path, self.model, self.optimizer, self.settings)
         self.epoch, self.best, self.best_epoch = state["epoch"], state["best"], state["best_epoch"]
         self.history = History(state["history"])
+        self.history.save(self.out / "history.csv")
         if self.patience: self.best_weights = load_tensors(self.out / "model.safetensors")[0]
 
     @property
@@ -183,7 +184,7 @@ class Run:
 # %% ../nbs/11_training.ipynb #922a9b29
 def averages(sums, n):
     "Sums over images as named means."
-    objective, *means, error = (sums.double() / n).tolist()
+    objective, *means, error = (sums.cpu().double() / n).tolist()
     return {"objective": objective, **dict(zip(NAMES, means)), "rmse": math.sqrt(max(error, 0))}
 
 
@@ -265,9 +266,12 @@ def start_run(model, data, step, settings, out, resume, patience, tracker) -> Ru
     if tracker is not None and len(accelerator.log_with) < (len(tracker) if isinstance(tracker, (list, tuple)) else 1):
         raise ValueError(f"tracker={tracker!r}: accelerate knows it, but its package is not installed")
     run = Run(model, data, step, accelerator, settings, None if out is None else Path(out), patience)
-    if run.out and resume: run.resume()
-    elif run.out:
-        for name in ("last.safetensors", "history.csv"): replace_file(run.out / name, lambda temporary: None); (run.out / name).unlink()
+    if not run.out: return run
+    replace_file(run.out / ".probe", lambda temporary: None)
+    (run.out / ".probe").unlink()
+    if resume: run.resume()
+    else:
+        for name in ("last.safetensors", "history.csv"): (run.out / name).unlink(missing_ok=True)
     return run
 
 # %% ../nbs/11_training.ipynb #855eb817
@@ -327,5 +331,5 @@ def _loop(run, tracker, progress):
                 after_epoch(run, row)
                 if tracker is not None: accelerator.log(row, step=row["step"])
         except KeyboardInterrupt:
-            bar.write(f"stopped by hand in epoch {run.epoch + 1}; complete: {run.epoch}")
+            bar.write(f"stopped in epoch {run.epoch + 1}; complete: {run.epoch}")
             if run.out and not run.epoch: run.model.save(run.out)

@@ -142,7 +142,7 @@ def _plain(value):
 
 # %% ../nbs/09_vae.ipynb #cbc9cc0a
 def create_vae(image_shape: tuple,        # (C, H, W)
-               latent_dim: int = 16,      # L
+               latent_dim: int = 16,      # length L of the latent vector
                encoder="cnn",             # "cnn", "mlp", or a module that maps (n, C, H, W) to (n, *posterior.param_shape)
                decoder="cnn",             # "cnn", "mlp", or a module that maps (n, L) to (n, *likelihood.param_shape)
                posterior="mean_field",    # "mean_field", "full_covariance", or a `Head`
