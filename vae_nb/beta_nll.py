@@ -19,7 +19,8 @@ from .core import Head, pixel_log_prob
 def check_beta(beta) -> float:
     "`beta` as a float between 0 and 1."
     if isinstance(beta, numbers.Real) and not isinstance(beta, bool) and 0 <= beta <= 1: return float(beta)
-    raise ValueError(f"beta_nll={beta!r}: expected a number between 0 (the NLL) and 1 (mean learns as with the squared error)")
+    raise ValueError(f"beta_nll={beta!r}: expected a number between 0 (the NLL) "
+                     "and 1 (mean learns as with the squared error)")
 
 
 def beta_nll_score(p: Independent,                # distribution over images

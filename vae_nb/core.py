@@ -42,7 +42,8 @@ def check_count(argument: str,    # name of the argument, for the message
     "`value` as an int of at least `minimum`."
     try: count = operator.index(value)
     except TypeError: raise TypeError(f"{argument}={value!r}: expected an integer of at least {minimum}") from None
-    if isinstance(value, bool) or count < minimum: raise ValueError(f"{argument}={value!r}: expected an integer of at least {minimum}")
+    if isinstance(value, bool) or count < minimum:
+        raise ValueError(f"{argument}={value!r}: expected an integer of at least {minimum}")
     return count
 
 
@@ -70,7 +71,8 @@ def check_batch(x: torch.Tensor, # batch of events, any leading dimensions
 def to_unit(x: torch.Tensor,   # uint8 in 0…255, or float in [0, 1]
             ) -> torch.Tensor: # float in [0, 1]
     "Pixels as floats in [0, 1]."
-    if not isinstance(x, torch.Tensor): raise TypeError(f"x is a {type(x).__name__}; expected a tensor, as torch.as_tensor(x) gives")
+    if not isinstance(x, torch.Tensor):
+        raise TypeError(f"x is a {type(x).__name__}; expected a tensor, as torch.as_tensor(x) gives")
     if x.dtype == torch.uint8: return x.float().div_(255)
     if x.is_floating_point(): return x
     raise TypeError(f"x has dtype {x.dtype}; expected uint8 (0 to 255) or a float dtype (0 to 1)")
@@ -95,7 +97,8 @@ def check_positive(argument: str, # name of the argument, for the message
     "`value` as a finite float above zero."
     try: number = float(value)
     except (TypeError, ValueError): number = None
-    if number is None or isinstance(value, (str, bool)): raise TypeError(f"{argument}={value!r}: expected a number above 0")
+    if number is None or isinstance(value, (str, bool)):
+        raise TypeError(f"{argument}={value!r}: expected a number above 0")
     if not 0 < number < float("inf"): raise ValueError(f"{argument}={value!r}: expected a number above 0")
     return number
 
@@ -165,7 +168,8 @@ def probe(network: nn.Module, # maps (n, *in_shape) to (n, *out_shape)
     finally:
         for m, mode in modes.items(): m.training = mode
     if not isinstance(out, torch.Tensor) or out.ndim < 2 or len(out) != 2:
-        raise ValueError(f"{type(network).__name__} must map (n, ...) to (n, ...): two inputs of shape {tuple(in_shape)} gave "
+        raise ValueError(f"{type(network).__name__} must map (n, ...) to (n, ...): "
+                         f"two inputs of shape {tuple(in_shape)} gave "
                          f"{tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__}")
     return tuple(out.shape[1:])
 
@@ -179,11 +183,13 @@ class Conditional(nn.Module):
                  ):
         super().__init__()
         in_shape = in_shape or getattr(network, "in_shape", None)
-        if in_shape is None: raise ValueError(f"in_shape: {type(network).__name__} has no in_shape of its own, so it must be given")
+        if in_shape is None:
+            raise ValueError(f"in_shape: {type(network).__name__} has no in_shape of its own, so it must be given")
         self.network, self.head, self.in_shape = network, head, tuple(in_shape)
         if (out_shape := probe(network, self.in_shape)) != head.param_shape:
             raise ValueError(f"{type(network).__name__} turns {self.in_shape} into {out_shape}, but "
-                             f"{type(head).__name__} needs {head.param_shape} to make a distribution over {head.event_shape}")
+                             f"{type(head).__name__} needs {head.param_shape} "
+                             f"to make a distribution over {head.event_shape}")
 
     def forward(self,
                 x: torch.Tensor,   # (*batch, *in_shape), any number of leading dimensions
@@ -222,7 +228,8 @@ def pixel_log_prob(p: Independent,      # distribution over images
                    x: torch.Tensor,     # (..., C, H, W)
                    ) -> torch.Tensor:   # (*batch, C, H, W), nats
     "The log-density of each pixel by itself, before the sum over the image."
-    if not isinstance(p, Independent): raise TypeError(f"p is a {type(p).__name__}; expected an Independent, whose pixels have densities of their own")
+    if not isinstance(p, Independent):
+        raise TypeError(f"p is a {type(p).__name__}; expected an Independent, whose pixels have densities of their own")
     return p.base_dist.log_prob(x)
 
 # %% ../nbs/00_core.ipynb #963e063f

@@ -13,7 +13,7 @@ from .vae import VAE
 
 # %% ../nbs/12_evaluation.ipynb #2c1c2566
 def evaluate(model: VAE,             # any, trained or not
-             data,                   # what `load_data` gives, the name of a known set, or images of your own, which are measured whole
+             data,                   # what `load_data` gives, a known set's name, or images of your own, measured whole
              split: str = "test",    # "train", "valid" or "test"
              k: int = 1,             # samples of z for each image
              batch_size: int = 256,  # images at a time
@@ -25,7 +25,10 @@ def evaluate(model: VAE,             # any, trained or not
     data = as_data(data)
     choose("split", split, SPLITS)
     check_count("k", k); check_count("batch_size", batch_size)
-    if data.image_shape != model.image_shape: raise ValueError(f"data has images of shape {data.image_shape}; the model expects {model.image_shape}")
-    if not len(data[split]): raise ValueError(f"split={split!r} holds no image; the sizes are {({name: len(data[name]) for name in SPLITS})}")
+    if data.image_shape != model.image_shape:
+        raise ValueError(f"data has images of shape {data.image_shape}; the model expects {model.image_shape}")
+    if not len(data[split]):
+        raise ValueError(f"split={split!r} holds no image; the sizes are "
+                         f"{({name: len(data[name]) for name in SPLITS})}")
     model.decoder.head.check_data(next(data.batches(split, 256, shuffle=False)))
     return measure(model, data.batches(split, batch_size, shuffle=False), k, seed)

@@ -95,7 +95,8 @@ def neighbourhood_figure(model: VAE,         # trained
         z = q.sample().repeat(len(rows), len(moves), 1)                         # (rows, 9, L)
         for row, i in zip(z, rows): row[:, i] += moves * prior.stddev[i]
         images = model.decode(z).mean                                           # (rows, 9, C, H, W)
-        return image_grid(images, row_labels=[f"z[{i}]" for i in rows], column_labels=[f"{move:+g}" if move else "z" for move in moves.tolist()], save=save)
+        return image_grid(images, row_labels=[f"z[{i}]" for i in rows],
+                          column_labels=[f"{move:+g}" if move else "z" for move in moves.tolist()], save=save)
 
 # %% ../nbs/13_generation.ipynb #528891e7
 def history_figure(history,   # what `fit` returned, or its table
@@ -107,6 +108,8 @@ def history_figure(history,   # what `fit` returned, or its table
     table = pandas.DataFrame(history)
     if table.empty: raise ValueError("history is empty; expected a row for each epoch")
     names = [name for name in ("elbo", "reconstruction", "kl", "rmse", "sigma") if f"train_{name}" in table]
-    if not names: raise ValueError(f"history has the columns {list(table)}; expected train_elbo and others, as fit gives")
-    parts = {split: table.filter(regex=f"^(epoch|{split}_)").rename(columns=lambda name: name.removeprefix(f"{split}_")) for split in ("train", "valid")}
+    if not names:
+        raise ValueError(f"history has the columns {list(table)}; expected train_elbo and others, as fit gives")
+    parts = {split: table.filter(regex=f"^(epoch|{split}_)").rename(columns=lambda name: name.removeprefix(f"{split}_"))
+             for split in ("train", "valid")}
     return curves({split: part for split, part in parts.items() if "elbo" in part}, names, save=save)

@@ -68,11 +68,13 @@ def log_likelihood(model: VAE,               # trained
                 running.add(model.decode(z).log_prob(images) + prior.log_prob(z) - q.log_prob(z))
                 bar.update(n * len(images))
             results.append(running)
-    found = {name: torch.cat([getattr(r, name) for r in results]).to(x.dtype) for name in ("log_likelihood", "standard_error", "effective_sample_size")}
+    found = {name: torch.cat([getattr(r, name) for r in results]).to(x.dtype)
+             for name in ("log_likelihood", "standard_error", "effective_sample_size")}
     poor = (found["effective_sample_size"] < min(BELIEVABLE, k / 2)).sum().item()
     if poor:
-        warnings.warn(f"log_likelihood: {poor} of {len(x)} images have an effective sample size below {BELIEVABLE} at k={k}, so their estimates are too low "
-                      f"and their standard errors can't be believed. Take a larger k, or a posterior nearer to the truth.", stacklevel=2)
+        warnings.warn(f"log_likelihood: {poor} of {len(x)} images have an effective sample size below {BELIEVABLE} "
+                      f"at k={k}, so their estimates are too low and their standard errors can't be believed. "
+                      "Take a larger k, or a posterior nearer to the truth.", stacklevel=2)
     return found if details else found["log_likelihood"]
 
 

@@ -108,5 +108,6 @@ class BernoulliLikelihood(Head):
         if not ((x >= 0) & (x <= 1)).all():
             raise ValueError(f"x runs from {x.min():g} to {x.max():g}; a Bernoulli likelihood expects pixels in [0, 1]")
         if ((x > 0) & (x < 1)).any():
-            warnings.warn("Bernoulli likelihood on grey pixels: its log_prob is then an expected coin flip's, not a density of the "
-                          "grey values. Binarise the data (binarize='static' or 'dynamic'), or take a Gaussian likelihood.", stacklevel=2)
+            warnings.warn("Bernoulli likelihood on grey pixels: its log_prob is then an expected coin flip's, "
+                          "not a density of the grey values. Binarise the data (binarize='static' or 'dynamic'), "
+                          "or take a Gaussian likelihood.", stacklevel=2)

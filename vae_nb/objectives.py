@@ -34,4 +34,5 @@ def numbers(terms: Terms # one pass of a batch
     "The named numbers of every history and report, for each image: true ELBO and its two parts in nats, mean σ."
     reconstruction = terms.log_px.mean(0)
     kl = terms.kl if terms.kl_exact else terms.kl.mean(0)
-    return dict(elbo=reconstruction - kl, reconstruction=reconstruction, kl=kl, sigma=terms.p.stddev.flatten(2).mean((0, 2)))
+    return dict(elbo=reconstruction - kl, reconstruction=reconstruction, kl=kl,
+                sigma=terms.p.stddev.flatten(2).mean((0, 2)))

@@ -51,7 +51,8 @@ class FullCovariance(Head):
         L = check_count("latent_dim", latent_dim)
         super().__init__((L + L * (L + 1) // 2,), (L,))
         self.latent_dim, self.floor = L, check_positive("floor", floor)
-        self.register_buffer("below", torch.tril_indices(L, L, -1)[0] * L + torch.tril_indices(L, L, -1)[1], persistent=False)
+        row, column = torch.tril_indices(L, L, -1)
+        self.register_buffer("below", row * L + column, persistent=False)
 
     def distribution(self, raw):
         L = self.latent_dim

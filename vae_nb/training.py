@@ -32,9 +32,12 @@ def make_objective(objective="elbo",       # "elbo", "iwae", or a function of `T
     if kl_weight != 0: kl_weight = check_positive("kl_weight", kl_weight)
     if not callable(objective): objective = choose("objective", objective, objectives)
     if objective is objectives["iwae"] and beta_nll is not None:
-        raise ValueError(f"beta_nll={beta_nll!r} with objective='iwae': importance weights are densities, and a β-NLL score is none; use objective='elbo'")
+        raise ValueError(f"beta_nll={beta_nll!r} with objective='iwae': importance weights are densities, "
+                         "and a β-NLL score is none; use objective='elbo'")
     if objective is elbo: return partial(elbo, kl_weight=kl_weight)
-    if kl_weight != 1: raise ValueError(f"kl_weight={kl_weight!r}: only objective='elbo' has a KL weight; expected 1 with {objective_name(objective)!r}")
+    if kl_weight != 1:
+        raise ValueError(f"kl_weight={kl_weight!r}: only objective='elbo' has a KL weight; "
+                         f"expected 1 with {objective_name(objective)!r}")
     return objective
 
 
@@ -58,14 +61,18 @@ class TrainingStep(nn.Module):
         self.dtype = choose("precision", precision, {"fp32": None, "bf16": torch.bfloat16})
 
     def forward(self, x):
-        with torch.autocast(x.device.type, self.dtype, enabled=self.dtype is not None): terms = self.model(x, self.k, self.score)
+        with torch.autocast(x.device.type, self.dtype, enabled=self.dtype is not None):
+            terms = self.model(x, self.k, self.score)
         with torch.autocast(x.device.type, enabled=False): return self.values(terms)
 
     def values(self, terms):
         x, value = terms.x, self.objective(terms)  # (B,)
         if self.score is not None and "score" not in vars(terms):
-            raise ValueError(f"beta_nll is set, but the objective {objective_name(self.objective)!r} never looks at terms.score, so it would have no effect")
-        if value.shape != x.shape[:1]: raise ValueError(f"objective(terms) has shape {tuple(value.shape)}; expected one number per image, {tuple(x.shape[:1])}")
+            raise ValueError(f"beta_nll is set, but the objective {objective_name(self.objective)!r} "
+                             "never looks at terms.score, so it would have no effect")
+        if value.shape != x.shape[:1]:
+            raise ValueError(f"objective(terms) has shape {tuple(value.shape)}; "
+                             f"expected one number per image, {tuple(x.shape[:1])}")
         with torch.no_grad():
             error = (terms.p.mean - x).square().mean((0, 2, 3, 4))  # (B,)
             report = numbers(terms)
@@ -102,8 +109,10 @@ def diagnose(model: VAE,      # any
     bad = [name for name, p in model.named_parameters() if not p.isfinite().all()]
     if bad: return f"the weights {', '.join(bad[:3])}{' …' if len(bad) > 3 else ''}, spoilt by the step before"
     t = model(x, k, score)
-    for name, get in [("x", lambda: t.x), ("the mean of q(z|x)", lambda: t.q.mean), ("the stddev of q(z|x)", lambda: t.q.stddev), ("z", lambda: t.z),
-                      ("the mean of p(x|z)", lambda: t.p.mean), ("the stddev of p(x|z)", lambda: t.p.stddev), ("log p(x|z)", lambda: t.log_px),
+    for name, get in [("x", lambda: t.x), ("the mean of q(z|x)", lambda: t.q.mean),
+                      ("the stddev of q(z|x)", lambda: t.q.stddev), ("z", lambda: t.z),
+                      ("the mean of p(x|z)", lambda: t.p.mean),
+                      ("the stddev of p(x|z)", lambda: t.p.stddev), ("log p(x|z)", lambda: t.log_px),
                       ("KL(q‖p)", lambda: t.kl), ("the score", lambda: t.score)]:
         if not get().isfinite().all(): return name
     return "the objective, though all of its terms are finite"
@@ -121,8 +130,11 @@ class History(list):
         "Write the table as CSV."
         replace_file(Path(path), lambda temporary: self.table().to_csv(temporary, index=False))
 
-    def __repr__(self): return self.table().to_string(index=False, float_format="{:.4g}".format) if self else "History()"
-    def _repr_html_(self): return self.table().to_html(index=False, float_format="{:.4g}".format, border=0) if self else "<i>no epoch yet</i>"
+    def __repr__(self):
+        return self.table().to_string(index=False, float_format="{:.4g}".format) if self else "History()"
+    def _repr_html_(self):
+        if not self: return "<i>no epoch yet</i>"
+        return self.table().to_html(index=False, float_format="{:.4g}".format, border=0)
 
 # %% ../nbs/11_training.ipynb #3be14a09
 def save_checkpoint(path: Path, model: VAE, optimizer, state: dict):
@@ -155,14 +167,18 @@ def load_checkpoint(path: Path, model: VAE, optimizer, settings: dict) -> dict:
 class Run:
     "What is trained, with what settings, on what device, and how far it is."
     def __init__(self, model, data, step, accelerator, settings, out, patience):
-        self.model, self.data, self.accelerator, self.settings, self.out, self.patience = model, data, accelerator, settings, out, patience
+        self.model, self.data, self.accelerator = model, data, accelerator
+        self.settings, self.out, self.patience = settings, out, patience
         self.score = step.score
-        self.device, self.place = accelerator.device, dict(rank=accelerator.process_index, world=accelerator.num_processes)
+        self.device = accelerator.device
+        self.place = dict(rank=accelerator.process_index, world=accelerator.num_processes)
         optimizer = torch.optim.Adam(model.parameters(), lr=settings["lr"], fused=self.device.type in ("cpu", "cuda"))
         self.step, self.optimizer = accelerator.prepare(step, optimizer)
         self.epoch, self.best, self.best_epoch, self.history, self.best_weights = 0, -math.inf, 0, History(), None
 
-    def state(self): return dict(epoch=self.epoch, best=self.best, best_epoch=self.best_epoch, history=list(self.history), settings=self.settings)
+    def state(self):
+        return dict(epoch=self.epoch, best=self.best, best_epoch=self.best_epoch,
+                    history=list(self.history), settings=self.settings)
 
     def resume(self):
         "Go on from the checkpoint, if there is one."
@@ -175,11 +191,14 @@ class Run:
 
     @property
     def done(self) -> bool:
-        return self.epoch >= self.settings["epochs"] or self.patience is not None and self.epoch - self.best_epoch >= self.patience
+        out_of_patience = self.patience is not None and self.epoch - self.best_epoch >= self.patience
+        return self.epoch >= self.settings["epochs"] or out_of_patience
 
     def stop(self, what, step):
-        kept = f"The checkpoint of epoch {self.epoch} is in {str(self.out)!r}." if self.out and self.epoch else "No epoch was completed." if not self.epoch else ""
-        raise FloatingPointError(f"training stopped in epoch {self.epoch + 1} at step {step}: not finite is {what}. {kept}".rstrip())
+        kept = "" if self.epoch else "No epoch was completed."
+        if self.out and self.epoch: kept = f"The checkpoint of epoch {self.epoch} is in {str(self.out)!r}."
+        raise FloatingPointError(f"training stopped in epoch {self.epoch + 1} at step {step}: "
+                                 f"not finite is {what}. {kept}".rstrip())
 
 # %% ../nbs/11_training.ipynb #922a9b29
 def averages(sums, n):
@@ -195,21 +214,26 @@ def train_epoch(run: Run,
     s, data, total, n = run.settings, run.data, 0, 0
     batch_size = s["batch_size"] * s["accumulate"]
     steps = data.steps("train", batch_size, **run.place)
-    torch.manual_seed(int(np.random.SeedSequence([s["seed"], run.epoch, run.place["rank"]]).generate_state(1, np.uint64)[0] >> 1))
+    sequence = np.random.SeedSequence([s["seed"], run.epoch, run.place["rank"]])
+    torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
     run.model.train()
-    for i, x in enumerate(data.batches("train", batch_size, run.epoch, s["seed"], run.device, **run.place), run.epoch * steps):
+    batches = data.batches("train", batch_size, run.epoch, s["seed"], run.device, **run.place)
+    for i, x in enumerate(batches, run.epoch * steps):
         lr = s["lr"] * schedules[s["schedule"]](i / (s["epochs"] * steps))
         for group in run.optimizer.param_groups: group["lr"] = lr
         look = i % 20 == 0 or bar.n == bar.total - 1
         for piece in x.tensor_split(min(s["accumulate"], len(x))):
             value, sums = run.step(piece)
-            if (look or run.device.type == "cpu") and not value.isfinite(): run.stop(diagnose(run.model, piece, s["k"], run.score), i + 1)
+            if (look or run.device.type == "cpu") and not value.isfinite():
+                run.stop(diagnose(run.model, piece, s["k"], run.score), i + 1)
             run.accelerator.backward(-value / len(x))
             total, n = total + sums, n + len(piece)
         if s["grad_clip"]: run.accelerator.clip_grad_norm_(run.model.parameters(), s["grad_clip"])
         run.optimizer.step(); run.optimizer.zero_grad()
         bar.update()
-        if look and not bar.disable: bar.set_postfix({name: f"{averages(total, n)[name]:.4g}" for name in ("elbo", "reconstruction", "kl", "rmse")}, refresh=False)
+        if look and not bar.disable:
+            bar.set_postfix({name: f"{averages(total, n)[name]:.4g}"
+                             for name in ("elbo", "reconstruction", "kl", "rmse")}, refresh=False)
     row = averages(run.accelerator.reduce(total), n * run.place["world"])
     return {"epoch": run.epoch + 1, "step": i + 1, "lr": lr, **{f"train_{name}": value for name, value in row.items()}}
 
@@ -219,7 +243,8 @@ def after_epoch(run: Run,
                 ):
     "Validate, remember the best, write the checkpoint."
     s, model = run.settings, run.model
-    if not all(p.isfinite().all() for p in model.parameters()): run.stop(diagnose(model, run.data.train[:2]), row["step"])
+    if not all(p.isfinite().all() for p in model.parameters()):
+        run.stop(diagnose(model, run.data.train[:2]), row["step"])
     if len(run.data.valid):
         valid = measure(model, run.data.batches("valid", s["batch_size"]), seed=s["seed"])
         row |= {f"valid_{name}": value for name, value in valid.items()}
@@ -246,20 +271,25 @@ def check_settings(s: dict, patience, out, resume: bool, model: VAE):
     choose("schedule", s["schedule"], schedules)
     if patience is not None: check_count("patience", patience)
     if resume and out is None: raise ValueError("resume=True needs out, the folder of the run that is to go on")
-    if out is not None and (not isinstance(out, (str, Path)) or not str(out)): raise TypeError(f"out={out!r}: expected a folder")
+    if out is not None and (not isinstance(out, (str, Path)) or not str(out)):
+        raise TypeError(f"out={out!r}: expected a folder")
     if out is not None and model.config is None:
-        raise ValueError(f"out={str(out)!r}: a VAE that was put together by hand can't be saved as a folder; build it with create_vae")
+        raise ValueError(f"out={str(out)!r}: a VAE that was put together by hand can't be saved as a folder; "
+                         "build it with create_vae")
 
 # %% ../nbs/11_training.ipynb #ca7c0366
 def start_run(model, data, step, settings, out, resume, patience, tracker) -> Run:
     "Look at model, data and folder before anything is computed, then make the Run."
     from accelerate import Accelerator
-    if data.image_shape != model.image_shape: raise ValueError(f"data has images of shape {data.image_shape}; the model expects {model.image_shape}")
+    if data.image_shape != model.image_shape:
+        raise ValueError(f"data has images of shape {data.image_shape}; the model expects {model.image_shape}")
     batch_size, accumulate = settings["batch_size"], settings["accumulate"]
     if accumulate > 1 and batch_size * accumulate > len(data.train):
-        raise ValueError(f"batch_size={batch_size} times accumulate={accumulate} is larger than the data: train has {len(data.train)} images")
+        raise ValueError(f"batch_size={batch_size} times accumulate={accumulate} is larger than the data: "
+                         f"train has {len(data.train)} images")
     data.steps("train", batch_size)
-    if patience is not None and not len(data.valid): raise ValueError(f"patience={patience!r} needs validation images; data has none")
+    if patience is not None and not len(data.valid):
+        raise ValueError(f"patience={patience!r} needs validation images; data has none")
     model.decoder.head.check_data(next(data.batches("train", min(256, len(data.train)), shuffle=False)))
     try: accelerator = Accelerator(log_with=tracker, project_dir=str(out or "runs"))
     except ValueError as e: raise ValueError(f"tracker={tracker!r}: {e}") from None
@@ -300,9 +330,10 @@ def fit(model: VAE,              # trained in place
     score = None if beta_nll is None else beta_score(beta_nll, model.decoder.head)
     step = TrainingStep(model, make_objective(objective, kl_weight, beta_nll), score, k, precision)
     data = as_data(data, seed=seed)
-    settings = dict(epochs=epochs, batch_size=batch_size, lr=lr, objective=objective_name(objective), k=k, beta_nll=beta_nll,
-                    kl_weight=kl_weight, schedule=schedule, grad_clip=grad_clip, precision=precision, accumulate=accumulate,
-                    seed=seed, images=len(data.train), **{f"{name} of the model": value for name, value in (model.config or {}).items()})
+    of_model = {f"{name} of the model": value for name, value in (model.config or {}).items()}
+    settings = dict(epochs=epochs, batch_size=batch_size, lr=lr, objective=objective_name(objective), k=k,
+                    beta_nll=beta_nll, kl_weight=kl_weight, schedule=schedule, grad_clip=grad_clip,
+                    precision=precision, accumulate=accumulate, seed=seed, images=len(data.train), **of_model)
     check_settings(settings, patience, out, resume, model)
     run = start_run(model, data, step, settings, out, resume, patience, tracker)
     networks = [model.encoder.network, model.decoder.network] if compile else []
@@ -321,8 +352,11 @@ def _loop(run, tracker, progress):
     from tqdm.auto import tqdm
     s, accelerator = run.settings, run.accelerator
     steps = run.data.steps("train", s["batch_size"] * s["accumulate"], **run.place)
-    if tracker is not None: accelerator.init_trackers("vae_nb", config={name: value for name, value in s.items() if isinstance(value, (int, float, str))})
-    bar = tqdm(total=s["epochs"] * steps, initial=run.epoch * steps, unit="step", disable=not (progress and accelerator.is_main_process))
+    if tracker is not None:
+        config = {name: value for name, value in s.items() if isinstance(value, (int, float, str))}
+        accelerator.init_trackers("vae_nb", config=config)
+    bar = tqdm(total=s["epochs"] * steps, initial=run.epoch * steps, unit="step",
+               disable=not (progress and accelerator.is_main_process))
     with bar, torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
         try:
             while not run.done:

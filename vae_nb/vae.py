@@ -23,10 +23,12 @@ from torch import nn
 from torch.distributions import Distribution
 
 from . import __version__
-from .core import Conditional, Head, Terms, check_batch, check_count, check_image_shape, choose, full_precision, to_unit
+from .core import (Conditional, Head, Terms, check_batch, check_count, check_image_shape, choose,
+                         full_precision, to_unit)
 from .decoders import CNNDecoder, MLPDecoder
 from .encoders import CNNEncoder, MLPEncoder
-from .likelihoods import (SIGMA_FLOOR, BernoulliLikelihood, HomoscedasticGaussian, ImagewiseGaussian, PixelwiseGaussian)
+from .likelihoods import (SIGMA_FLOOR, BernoulliLikelihood, HomoscedasticGaussian, ImagewiseGaussian,
+                                PixelwiseGaussian)
 from .posteriors import FullCovariance, MeanField
 from .priors import GaussianPrior
 
@@ -39,13 +41,15 @@ class VAE(nn.Module):
                  prior: nn.Module,     # `prior()` is a distribution over latents
                  ):
         super().__init__()
-        if not isinstance(prior, nn.Module): raise TypeError(f"prior={prior!r}: expected a module whose call gives a distribution")
+        if not isinstance(prior, nn.Module):
+            raise TypeError(f"prior={prior!r}: expected a module whose call gives a distribution")
         self.image_shape, latent = encoder.in_shape, encoder.head.event_shape
         if decoder.in_shape != latent or tuple(prior().event_shape) != latent:
             raise ValueError(f"latents: the encoder gives {latent}, the decoder takes {decoder.in_shape}, "
                              f"the prior has {tuple(prior().event_shape)}")
         if decoder.head.event_shape != self.image_shape:
-            raise ValueError(f"images: the encoder takes {self.image_shape}, the decoder gives {decoder.head.event_shape}")
+            raise ValueError(f"images: the encoder takes {self.image_shape}, "
+                             f"the decoder gives {decoder.head.event_shape}")
         self.encoder, self.decoder, self.prior, self.config = encoder, decoder, prior, None
 
     @property
@@ -100,7 +104,8 @@ def describe(model: VAE) -> str:
     rows = [(role, type(m).__name__, shape, f"{sum(p.numel() for p in m.parameters()):,}") for role, m, shape in parts]
     rows.append(("VAE", "", "", f"{sum(p.numel() for p in model.parameters()):,}"))
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    return "\n".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}".rstrip() for a, b, c, d in rows)
+    return "\n".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}".rstrip()
+                     for a, b, c, d in rows)
 
 # %% ../nbs/09_vae.ipynb #b822123f
 _encoders = {"cnn": CNNEncoder, "mlp": MLPEncoder}
@@ -110,7 +115,8 @@ _noises = {"pixelwise": PixelwiseGaussian, "imagewise": ImagewiseGaussian, "homo
 
 
 def _likelihood(image_shape, likelihood, noise, mean, sigma, sigma_floor):
-    given = dict(noise=noise != "pixelwise" and noise, mean=mean != "sigmoid" and mean, sigma=sigma, sigma_floor=sigma_floor != SIGMA_FLOOR and sigma_floor)
+    given = dict(noise=noise != "pixelwise" and noise, mean=mean != "sigmoid" and mean, sigma=sigma,
+                 sigma_floor=sigma_floor != SIGMA_FLOOR and sigma_floor)
     if isinstance(likelihood, Head) or likelihood == "bernoulli":
         for name, value in given.items():
             if value: raise ValueError(f"{name}={value!r} belongs to likelihood='gaussian'; came {likelihood!r}")
@@ -127,7 +133,8 @@ def _likelihood(image_shape, likelihood, noise, mean, sigma, sigma_floor):
 def _network(argument, network, known, *shapes, hidden, channels, kernel_size, **keywords):
     "A user's own module as it is, or a network of a known kind."
     if isinstance(network, nn.Module): return network
-    if choose(argument, network, {"cnn": True, "mlp": False}): keywords |= dict(channels=channels, kernel_size=kernel_size)
+    if choose(argument, network, {"cnn": True, "mlp": False}):
+        keywords |= dict(channels=channels, kernel_size=kernel_size)
     else: keywords |= dict(hidden=hidden)
     return known[network](*shapes, **keywords)
 
@@ -143,8 +150,8 @@ def _plain(value):
 # %% ../nbs/09_vae.ipynb #cbc9cc0a
 def create_vae(image_shape: tuple,        # (C, H, W)
                latent_dim: int = 16,      # length L of the latent vector
-               encoder="cnn",             # "cnn", "mlp", or a module that maps (n, C, H, W) to (n, *posterior.param_shape)
-               decoder="cnn",             # "cnn", "mlp", or a module that maps (n, L) to (n, *likelihood.param_shape)
+               encoder="cnn",             # "cnn", "mlp", or a module from (n, C, H, W) to (n, *posterior.param_shape)
+               decoder="cnn",             # "cnn", "mlp", or a module from (n, L) to (n, *likelihood.param_shape)
                posterior="mean_field",    # "mean_field", "full_covariance", or a `Head`
                likelihood="gaussian",     # "gaussian", "bernoulli", or a `Head`
                noise="pixelwise",         # "pixelwise", "imagewise" or "homoscedastic" σ of the Gaussian likelihood
@@ -161,13 +168,14 @@ def create_vae(image_shape: tuple,        # (C, H, W)
     image_shape, latent_dim = check_image_shape(image_shape), check_count("latent_dim", latent_dim)
     given = dict(locals())
     if image_shape[2] in (1, 3, 4) and image_shape[0] > 4:
-        warnings.warn(f"image_shape={image_shape} means {image_shape[0]} channels of {image_shape[1]}×{image_shape[2]} pixels; "
-                      f"were the channels meant to come last?", stacklevel=2)
+        warnings.warn(f"image_shape={image_shape} means {image_shape[0]} channels of "
+                      f"{image_shape[1]}×{image_shape[2]} pixels; were the channels meant to come last?", stacklevel=2)
     posterior = posterior if isinstance(posterior, Head) else choose("posterior", posterior, _posteriors)(latent_dim)
     likelihood = _likelihood(image_shape, likelihood, noise, mean, sigma, sigma_floor)
     how = dict(hidden=hidden, channels=channels, kernel_size=kernel_size, activation=activation)
     encoder = _network("encoder", encoder, _encoders, image_shape, posterior.param_shape, **how)
-    decoder = _network("decoder", decoder, _decoders, latent_dim, likelihood.param_shape, float32_out=mean == "identity", **how)
+    decoder = _network("decoder", decoder, _decoders, latent_dim, likelihood.param_shape,
+                       float32_out=mean == "identity", **how)
     model = VAE(Conditional(encoder, posterior, image_shape), Conditional(decoder, likelihood, (latent_dim,)),
                 GaussianPrior(latent_dim) if prior is None else prior)
     model.config = {name: _plain(value) for name, value in given.items()}
@@ -198,7 +206,8 @@ def images_for(model: VAE,      # for its image shape and device
     check_batch(x, model.image_shape, argument)
     if x.ndim == 3: x = x[None]
     if x.ndim != 4 or not len(x) or count not in (None, len(x)):
-        raise ValueError(f"{argument} has shape {tuple(x.shape)}; expected ({count or 'B'}, {', '.join(map(str, model.image_shape))})")
+        raise ValueError(f"{argument} has shape {tuple(x.shape)}; expected "
+                         f"({count or 'B'}, {', '.join(map(str, model.image_shape))})")
     return model.images(x)
 
 # %% ../nbs/09_vae.ipynb #f1fef337
@@ -254,8 +263,10 @@ def load_tensors(path: Path,        # the .safetensors file
             metadata, tensors = f.metadata() or {}, {name: f.get_tensor(name) for name in f.keys()}
     except (safetensors.SafetensorError, OSError) as e: raise ValueError(f"{path} is damaged or cut off: {e}") from None
     if metadata.get("format") != str(FORMAT):
-        raise ValueError(f"{path} has format {metadata.get('format')}; this version of vae_nb ({__version__}) reads format {FORMAT}")
-    if metadata.get("sha256") != _digest_tensors(tensors): raise ValueError(f"{path} was altered: its checksum does not fit its numbers")
+        raise ValueError(f"{path} has format {metadata.get('format')}; "
+                         f"this version of vae_nb ({__version__}) reads format {FORMAT}")
+    if metadata.get("sha256") != _digest_tensors(tensors):
+        raise ValueError(f"{path} was altered: its checksum does not fit its numbers")
     return tensors, metadata
 
 # %% ../nbs/09_vae.ipynb #4bbed445
@@ -268,21 +279,26 @@ def save(self: VAE,
          ):
     "Write `config.json` and `model.safetensors`."
     if self.config is None:
-        raise ValueError("this VAE was put together by hand, so there is no recipe to write down: build it with create_vae, "
-                         "giving your own parts as modules, or save its state_dict")
+        raise ValueError("this VAE was put together by hand, so there is no recipe to write down: "
+                         "build it with create_vae, giving your own parts as modules, or save its state_dict")
     text = {"format": FORMAT, "vae_nb": __version__, "create_vae": self.config}
-    replace_file(Path(folder) / "config.json", lambda t: Path(t).write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8"))
-    save_tensors(Path(folder) / "model.safetensors", self.state_dict(), {"config_sha256": digest(_canonical(self.config))})
+    replace_file(Path(folder) / "config.json",
+                 lambda t: Path(t).write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8"))
+    save_tensors(Path(folder) / "model.safetensors", self.state_dict(),
+                 {"config_sha256": digest(_canonical(self.config))})
 
 # %% ../nbs/09_vae.ipynb #5b2caaf2
 def _read_config(folder):
     path = Path(folder) / "config.json"
-    if not path.is_file(): raise FileNotFoundError(f"folder={str(folder)!r} holds no saved model: config.json is missing")
+    if not path.is_file():
+        raise FileNotFoundError(f"folder={str(folder)!r} holds no saved model: config.json is missing")
     try: config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as e: raise ValueError(f"{path} is damaged: {e}") from None
-    if not isinstance(config, dict) or not isinstance(config.get("create_vae", {}), dict): raise ValueError(f"{path} is damaged: it holds no recipe")
+    if not isinstance(config, dict) or not isinstance(config.get("create_vae", {}), dict):
+        raise ValueError(f"{path} is damaged: it holds no recipe")
     if config.get("format") != FORMAT:
-        raise ValueError(f"{path} has format {config.get('format')}; this version of vae_nb ({__version__}) reads format {FORMAT}")
+        raise ValueError(f"{path} has format {config.get('format')}; "
+                         f"this version of vae_nb ({__version__}) reads format {FORMAT}")
     if "create_vae" not in config: raise ValueError(f"{path} is damaged: it holds no recipe")
     return config["create_vae"]
 
@@ -296,7 +312,8 @@ def load_weights(model: nn.Module, # takes them
     theirs = {name: tuple(w.shape) for name, w in weights.items()}
     for name in {**mine, **theirs}:
         if mine.get(name) != theirs.get(name):
-            raise ValueError(f"the weights in {str(where)!r} are of another architecture: {name} has shape {theirs.get(name)}; expected {mine.get(name)}")
+            raise ValueError(f"the weights in {str(where)!r} are of another architecture: "
+                             f"{name} has shape {theirs.get(name)}; expected {mine.get(name)}")
     model.load_state_dict(weights)
 
 
@@ -309,9 +326,11 @@ def load(cls: VAE,
     config = _read_config(folder)
     own = {name: value["own"] for name, value in config.items() if isinstance(value, dict)}
     if own.keys() != modules.keys():
-        raise ValueError(f"the model in {str(folder)!r} has parts of your own: {own or 'none'}; given to load were: {sorted(modules) or 'none'}")
+        raise ValueError(f"the model in {str(folder)!r} has parts of your own: {own or 'none'}; "
+                         f"given to load were: {sorted(modules) or 'none'}")
     weights, metadata = load_tensors(Path(folder) / "model.safetensors")
-    if metadata.get("config_sha256") != digest(_canonical(config)): raise ValueError(f"config.json and model.safetensors in {str(folder)!r} do not belong together")
+    if metadata.get("config_sha256") != digest(_canonical(config)):
+        raise ValueError(f"config.json and model.safetensors in {str(folder)!r} do not belong together")
     with torch.random.fork_rng(devices=[]): model = create_vae(**{**config, **modules})
     model.to(next((w.dtype for w in weights.values() if w.is_floating_point()), torch.float32))
     load_weights(model, weights, folder)
