@@ -191,8 +191,8 @@ def main(words: list = None, # what follows `vae_nb`; None: of this process
          ):
     "Run a command."
     words, flags = sys.argv[1:] if words is None else list(words), {}
-    # Threads that wait asleep: beside another busy program, spinning ones made training several times slower.
-    if "torch" not in sys.modules: os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads that wait asleep cost a little on an idle machine; spinning ones, beside a busy program, cost the demo its minute.
+    if words[:1] == ["demo"] and "torch" not in sys.modules: os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"): stream.reconfigure(errors="replace") # a terminal without σ
     if not words or words[0] in ("-h", "--help"): return print(overview())
