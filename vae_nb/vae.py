@@ -15,10 +15,9 @@ from contextlib import contextmanager
 from numbers import Integral, Real
 from pathlib import Path
 
-import safetensors
+import safetensors.torch
 import torch
 from fastcore.basics import patch
-from safetensors.torch import save_file
 from torch import nn
 from torch.distributions import Distribution
 
@@ -250,7 +249,8 @@ def save_tensors(path: Path,     # the .safetensors file
     "Write tensors with a checksum, atomically."
     tensors = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     metadata = {**metadata, "format": str(FORMAT), "sha256": _digest_tensors(tensors)}
-    replace_file(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+    content = safetensors.torch.save(tensors, metadata)
+    replace_file(path, lambda temporary: Path(temporary).write_bytes(content))
 
 
 def load_tensors(path: Path,        # the .safetensors file
