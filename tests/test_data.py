@@ -143,11 +143,11 @@ def server(tmp_path, monkeypatch):
 
 
 def test_download_with_and_without_a_bar(server, tmp_path, capfd):
-    data = load_data("mnist", root=tmp_path / "new" / "root")
+    data = load_data("mnist", root=tmp_path / "new" / "place")
     assert "100%" in capfd.readouterr().err
     assert torch.equal(data.test[:, 0], torch.from_numpy(digits["test_images"][:20])[data.indices["test"]])
-    assert [p.name for p in (tmp_path / "new").iterdir()] == ["root"]
-    assert (tmp_path / "new/root/MNIST/raw/t10k-images-idx3-ubyte").exists()
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["place"]
+    assert (tmp_path / "new/place/MNIST/raw/t10k-images-idx3-ubyte").exists()
     load_data("mnist", root=tmp_path / "quiet", progress=False)
     assert capfd.readouterr() == ("", "")
 

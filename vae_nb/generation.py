@@ -8,7 +8,7 @@ __all__ = ['pictures_for', 'pipeline_figure', 'prior_figure', 'bilinear', 'trave
 
 # %% ../nbs/13_generation.ipynb #776d52a6
 import torch
-from torch.distributions import Independent, Normal, kl_divergence
+from torch.distributions import Normal, kl_divergence
 
 from .core import check_count, check_positive
 from .vae import VAE, asking, images_for

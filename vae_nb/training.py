@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from .beta_nll import beta_score, check_beta
-from .core import Terms, check_count, check_positive, choose
+from .core import check_count, check_positive, choose
 from .data import as_data
 from .objectives import elbo, numbers, objectives
 from .vae import VAE, asking, images_for, load_tensors, load_weights, replace_file, save_tensors

@@ -114,17 +114,14 @@ _noises = {"pixelwise": PixelwiseGaussian, "imagewise": ImagewiseGaussian, "homo
 
 
 def _likelihood(image_shape, likelihood, noise, mean, sigma, sigma_floor):
-    given = dict(noise=noise != "pixelwise" and noise, mean=mean != "sigmoid" and mean, sigma=sigma,
-                 sigma_floor=sigma_floor != SIGMA_FLOOR and sigma_floor)
-    if isinstance(likelihood, Head) or likelihood == "bernoulli":
-        for name, value in given.items():
-            if value: raise ValueError(f"{name}={value!r} belongs to likelihood='gaussian'; came {likelihood!r}")
-    if isinstance(likelihood, Head): return likelihood
-    bernoulli = choose("likelihood", likelihood, {"gaussian": False, "bernoulli": True})
+    if isinstance(likelihood, Head) or choose("likelihood", likelihood, {"gaussian": False, "bernoulli": True}):
+        for name, value, default in [("noise", noise, "pixelwise"), ("mean", mean, "sigmoid"), ("sigma", sigma, None),
+                                     ("sigma_floor", sigma_floor, SIGMA_FLOOR)]:
+            if value != default: raise ValueError(f"{name}={value!r} belongs to likelihood='gaussian'; came {likelihood!r}")
+        return likelihood if isinstance(likelihood, Head) else BernoulliLikelihood(image_shape)
     head_type = choose("noise", noise, _noises)
     if sigma is not None and head_type is not HomoscedasticGaussian:
         raise ValueError(f"sigma={sigma!r}: a fixed σ needs noise='homoscedastic', came {noise!r}")
-    if bernoulli: return BernoulliLikelihood(image_shape)
     fixed = {} if sigma is None else {"sigma": sigma}
     return head_type(image_shape, mean=mean, sigma_floor=sigma_floor, **fixed)
 
