@@ -1,5 +1,6 @@
 """What all tests share. They run as notebooks do not: from outside, in other folders and other processes."""
 import os
+import shutil
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -20,3 +21,19 @@ def settings(root):
     config = ConfigParser(delimiters=["="])
     config.read(root / "settings.ini", encoding="utf-8")
     return config["DEFAULT"]
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    "A headless Chromium. Without one the test is skipped, except where VAE_NB_BROWSER=required."
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        if os.environ.get("VAE_NB_BROWSER") == "required": pytest.fail("no Chromium is installed")
+        pytest.skip("no Chromium is installed")
+    from playwright.sync_api import sync_playwright
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+             "--disable-component-update", "--disable-sync"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=quiet)
+        yield browser
+        browser.close()
