@@ -12,12 +12,13 @@ _names = dict(
     posteriors="MeanField FullCovariance",
     priors="GaussianPrior check_prior",
     likelihoods="HomoscedasticGaussian ImagewiseGaussian PixelwiseGaussian BernoulliLikelihood",
+    discretised="DiscretisedLogistic dequantised",
     beta_nll="beta_nll_score",
     vae="VAE create_vae",
     objectives="elbo iwae",
     training="fit History",
     evaluation="evaluate",
-    importance="log_likelihood",
+    importance="log_likelihood bits_per_dimension",
     generation="pipeline_figure prior_figure traversal_figure neighbourhood_figure history_figure",
 )
 _home = {name: module for module, names in _names.items() for name in names.split()}

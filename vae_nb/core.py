@@ -106,6 +106,7 @@ def check_positive(argument: str, # name of the argument, for the message
 class Head(nn.Module):
     "Turns raw outputs of shape `(*batch, *param_shape)` into a distribution over events of shape `event_shape`."
     heteroscedastic = False # does the noise depend on the input? (β-NLL is meant for heads that say yes)
+    levels = None           # values that a pixel can take, equally spaced in [0, 1]; None: log_prob is a density
 
     def __init__(self,
                  param_shape: tuple, # raw numbers for one event
@@ -251,7 +252,7 @@ class Terms:
     @cached_property
     def log_px(self) -> torch.Tensor:
         "log p(x|z), (k, B)"
-        if not isinstance(self.p, Independent): return self.p.log_prob(self.x)
+        if self._score is None: return self.p.log_prob(self.x)
         return self._pixels.flatten(-self.p.reinterpreted_batch_ndims).sum(-1)
 
     @cached_property

@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['SIGMA_FLOOR', 'GaussianLikelihood', 'HomoscedasticGaussian', 'ImagewiseGaussian', 'PixelwiseGaussian',
-           'BernoulliLikelihood']
+           'IndependentBernoulli', 'BernoulliLikelihood']
 
 # %% ../nbs/07_likelihoods.ipynb #67119aa8
+import math
 import warnings
 
 import torch
@@ -32,6 +33,15 @@ class GaussianLikelihood(Head):
         self.sigma_floor = check_positive("sigma_floor", sigma_floor)
 
     def split(self, raw): raise NotImplementedError(f"{type(self).__name__} must define split(raw)")
+
+    def check_data(self, x):
+        super().check_data(x)
+        low, high = x.min(), x.max()
+        if self.link is not torch.sigmoid or low >= 0 and high <= 1: return
+        if low < -10 or high > 11:
+            raise ValueError(f"x runs from {low:g} to {high:g}; expected pixels on the unit scale, 0 to 1")
+        warnings.warn(f"x runs from {low:g} to {high:g}, beyond the pixels' 0 to 1: right for images that a Gaussian "
+                      "model simulated, wrong for data that were scaled otherwise", stacklevel=2)
 
     def distribution(self, raw):
         raw_mean, sigma = self.split(raw)
@@ -91,9 +101,40 @@ class PixelwiseGaussian(GaussianLikelihood):
         raw_mean, raw_sigma = raw.chunk(2, -3)  # 2 × (*batch, C, H, W)
         return raw_mean, positive(raw_sigma, self.sigma_floor)
 
+# %% ../nbs/07_likelihoods.ipynb #a11097ea
+class _CoinLogProb(torch.autograd.Function):
+    "Σ x·l − softplus(l) over the last dimension, in a few passes over the logits."
+    @staticmethod
+    def forward(ctx, l, x):
+        ctx.save_for_backward(l, x)
+        n = l.shape[-1]
+        group = next(size for size in range(min(n, 100), 0, -1) if n % size == 0)  # 2¹⁰⁰ is still a float32
+        t = l.abs()
+        half = t.sum(-1)
+        t = t.mul_(-1 / math.log(2)).exp2_().add_(1).unflatten(-1, (-1, group))  # 1 + exp(−|l|)
+        return torch.linalg.vecdot(l, x - 0.5) - 0.5 * half - t.prod(-1).log_().sum(-1)
+
+    @staticmethod
+    def backward(ctx, grad):
+        l, x = ctx.saved_tensors
+        grad = grad.unsqueeze(-1)
+        return ((grad * (x - l.sigmoid())).sum_to_size(l.shape),
+                (grad * l).sum_to_size(x.shape) if ctx.needs_input_grad[1] else None)
+
+
+class IndependentBernoulli(Independent):
+    "Coins that form an image; the same as `Independent(Bernoulli(...), n)`, with a fast `log_prob`."
+    def log_prob(self, x):
+        n, shape = len(self.event_shape), self.event_shape
+        if not n: return self.base_dist.log_prob(x)
+        x = x.expand(*x.shape[:max(0, x.ndim - n)], *shape).flatten(-n)
+        return _CoinLogProb.apply(self.base_dist.logits.flatten(-n), x)
+
 # %% ../nbs/07_likelihoods.ipynb #b36c0bc0
 class BernoulliLikelihood(Head):
     "Pixels that are 0 or 1, each with its own probability."
+    levels = 2
+
     def __init__(self,
                  image_shape: tuple # (C, H, W)
                  ):
@@ -101,7 +142,7 @@ class BernoulliLikelihood(Head):
         super().__init__(shape, shape)
 
     def distribution(self, raw):
-        return Independent(Bernoulli(logits=raw, validate_args=False), 3, validate_args=False)
+        return IndependentBernoulli(Bernoulli(logits=raw, validate_args=False), 3, validate_args=False)
 
     def check_data(self, x):
         super().check_data(x)

@@ -25,6 +25,7 @@ from . import __version__
 from .core import (Conditional, Head, Terms, check_batch, check_count, check_image_shape, choose,
                          full_precision, to_unit)
 from .decoders import CNNDecoder, MLPDecoder
+from .discretised import DiscretisedLogistic
 from .encoders import CNNEncoder, MLPEncoder
 from .likelihoods import (SIGMA_FLOOR, BernoulliLikelihood, HomoscedasticGaussian, ImagewiseGaussian,
                                 PixelwiseGaussian)
@@ -110,15 +111,17 @@ def describe(model: VAE) -> str:
 _encoders = {"cnn": CNNEncoder, "mlp": MLPEncoder}
 _decoders = {"cnn": CNNDecoder, "mlp": MLPDecoder}
 _posteriors = {"mean_field": MeanField, "full_covariance": FullCovariance}
+_likelihoods = {"gaussian": None, "bernoulli": BernoulliLikelihood, "discretised_logistic": DiscretisedLogistic}
 _noises = {"pixelwise": PixelwiseGaussian, "imagewise": ImagewiseGaussian, "homoscedastic": HomoscedasticGaussian}
 
 
 def _likelihood(image_shape, likelihood, noise, mean, sigma, sigma_floor):
-    if isinstance(likelihood, Head) or choose("likelihood", likelihood, {"gaussian": False, "bernoulli": True}):
+    other = likelihood if isinstance(likelihood, Head) else choose("likelihood", likelihood, _likelihoods)
+    if other is not None:
         for name, value, default in [("noise", noise, "pixelwise"), ("mean", mean, "sigmoid"), ("sigma", sigma, None),
                                      ("sigma_floor", sigma_floor, SIGMA_FLOOR)]:
             if value != default: raise ValueError(f"{name}={value!r} belongs to likelihood='gaussian'; came {likelihood!r}")
-        return likelihood if isinstance(likelihood, Head) else BernoulliLikelihood(image_shape)
+        return other if isinstance(other, Head) else other(image_shape)
     head_type = choose("noise", noise, _noises)
     if sigma is not None and head_type is not HomoscedasticGaussian:
         raise ValueError(f"sigma={sigma!r}: a fixed σ needs noise='homoscedastic', came {noise!r}")
@@ -149,7 +152,7 @@ def create_vae(image_shape: tuple,        # (C, H, W)
                encoder="cnn",             # "cnn", "mlp", or a module from (n, C, H, W) to (n, *posterior.param_shape)
                decoder="cnn",             # "cnn", "mlp", or a module from (n, L) to (n, *likelihood.param_shape)
                posterior="mean_field",    # "mean_field", "full_covariance", or a `Head`
-               likelihood="gaussian",     # "gaussian", "bernoulli", or a `Head`
+               likelihood="gaussian",     # "gaussian", "bernoulli", "discretised_logistic", or a `Head`
                noise="pixelwise",         # "pixelwise", "imagewise" or "homoscedastic" σ of the Gaussian likelihood
                hidden=(512, 256),         # widths of an MLP encoder; the decoder mirrors them; () is a linear map
                channels=None,             # channels of a CNN encoder, one per halving; None: from the image's size
