@@ -18,6 +18,8 @@ _names = dict(
     training="fit History",
     evaluation="evaluate",
     importance="log_likelihood",
+    fitted_priors="fit_prior with_prior FullCovariancePrior MixturePrior",
+    widgets="LatentExplorer TraversalExplorer InterpolationPlayer NoiseExplorer TrainingMonitor",
     generation="pipeline_figure prior_figure traversal_figure neighbourhood_figure history_figure",
 )
 _home = {name: module for module, names in _names.items() for name in names.split()}
