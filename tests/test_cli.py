@@ -247,7 +247,7 @@ def test_longer_with_a_constant_rate(cli):
 # mistakes
 
 BAD = {
-    "trian": "'trian' is no command; known are demo, train, evaluate, figures, sample, data. Did you mean 'train'?",
+    "trian": "'trian' is no command; known are demo, train, evaluate, figures, sample, explore, data. Did you mean 'train'?",
     "train --lattent-dim 4": "unrecognized arguments: --lattent-dim 4. Did you mean --latent-dim?",
     "train spare": "unrecognized arguments: spare",
     "train --epochs": "argument --epochs: expected one argument",

@@ -20,6 +20,8 @@ _names = dict(
     evaluation="evaluate",
     importance="log_likelihood bits_per_dimension",
     generation="pipeline_figure prior_figure traversal_figure neighbourhood_figure history_figure",
+    fitted_priors="fit_prior with_prior FullCovariancePrior MixturePrior",
+    widgets="LatentExplorer TraversalExplorer InterpolationPlayer NoiseExplorer TrainingMonitor",
 )
 _home = {name: module for module, names in _names.items() for name in names.split()}
 __all__ = sorted(_home)

@@ -8,8 +8,8 @@ __all__ = ['ROWS', 'TEXTS', 'FLAGS', 'COMMENTS', 'COMMANDS', 'DATA', 'MODEL', 'T
            'command', 'Parser', 'parser_of', 'is_ours', 'say', 'plain_warnings', 'overview', 'main', 'run_command',
            'absolute', 'sections', 'read_record', 'recorded', 'holds_run', 'run_folder', 'clean', 'print_numbers',
            'load_model', 'measured_split', 'build', 'train_model', 'report', 'resumed_options', 'best_epoch',
-           'is_finished', 'train', 'data_of', 'evaluate', 'examples', 'draw_figures', 'figures', 'sample', 'data',
-           'seconds_an_epoch', 'until', 'demo']
+           'is_finished', 'train', 'data_of', 'evaluate', 'examples', 'draw_figures', 'figures', 'sample',
+           'explore_notebook', 'server', 'explore', 'data', 'seconds_an_epoch', 'until', 'demo']
 
 # %% ../nbs/15_cli.ipynb #5f4f8c90
 import argparse
@@ -112,7 +112,7 @@ def add_option(group,        # argparse parser, or a group of it
 
 # %% ../nbs/15_cli.ipynb #de71bc74
 # name -> (function, the functions whose options it takes), in the order of the help
-COMMANDS = dict.fromkeys("demo train evaluate figures sample data".split())
+COMMANDS = dict.fromkeys("demo train evaluate figures sample explore data".split())
 DATA, MODEL, TRAINING = "vae_nb.data:load_data", "vae_nb.vae:create_vae", "vae_nb.training:fit"
 
 
@@ -499,6 +499,57 @@ def sample(run, # folder of a trained model
         with open(temporary, "wb") as file: numpy.savez_compressed(file, **arrays)
     replace_file(Path(npz), write)
     print(npz)
+
+# %% ../nbs/15_cli.ipynb #c8f5aeb5
+def explore_notebook(run: Path,     # folder of a trained model
+                     options: dict, # of load_data, as far as they are given
+                     ) -> str:      # a notebook
+    "A notebook that shows the widgets of a run."
+    lines = f"""\
+import vae_nb as v
+from vae_nb.cli import data_of, load_model
+
+model, data = load_model({str(run)!r}), data_of({str(run)!r}, {options!r})
+---
+v.LatentExplorer(model, data)
+---
+v.TraversalExplorer(model, data)
+---
+v.InterpolationPlayer(model, data)"""
+    cells = [dict(cell_type="code", id=f"cell-{i}", source=source.strip(), metadata={}, outputs=[], execution_count=None)
+             for i, source in enumerate(lines.split("---"))]
+    kernel = dict(name="python3", display_name="Python 3", language="python")
+    return json.dumps(dict(cells=cells, metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5))
+
+
+def server(notebook: Path,  # to be shown
+           ) -> tuple:      # an application class of Jupyter, and its first words
+    "Voilà; or JupyterLab, where there is only that."
+    if find_spec("voila"):
+        from voila.app import Voila
+        return Voila, [str(notebook), "--theme=light"]
+    if not find_spec("jupyterlab"): raise ImportError("explore needs a package that shows the page: pip install voila")
+    from jupyterlab.labapp import LabApp
+    say("without Voilà, JupyterLab shows the page (run all its cells): pip install voila", "note")
+    return LabApp, [str(notebook)]
+
+# %% ../nbs/15_cli.ipynb #53f00ca0
+@command(DATA)
+def explore(run, # folder of a trained model
+            /,
+            port: int = 8866,     # of the page, on this machine
+            browser: bool = True, # open it
+            **options):
+    "Open a page with a slider for each latent of a trained model."
+    import tempfile
+    from vae_nb.core import check_count
+    run, options, port = Path(run).expanduser().absolute(), absolute(options), check_count("port", port)
+    load_model(run), data_of(run, options)  # what is wrong with them is said here, not in the page
+    with tempfile.TemporaryDirectory(prefix="vae_nb-") as folder:
+        notebook = Path(folder) / "explore.ipynb"
+        notebook.write_text(explore_notebook(run, options), encoding="utf-8")
+        application, words = server(notebook)
+        application.launch_instance([*words, f"--port={port}", *([] if browser else ["--no-browser"])])
 
 # %% ../nbs/15_cli.ipynb #68e7e7d8
 DATA_SETS = {  # name -> (what it is, where torchvision puts it)
