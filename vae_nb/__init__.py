@@ -19,6 +19,7 @@ _names = dict(
     training="fit History",
     evaluation="evaluate",
     importance="log_likelihood bits_per_dimension",
+    novelty="novelty_scores likelihood_regret DensityOfStates auroc roc_figure",
     generation="pipeline_figure prior_figure traversal_figure neighbourhood_figure history_figure",
     fitted_priors="fit_prior with_prior FullCovariancePrior MixturePrior",
     widgets="LatentExplorer TraversalExplorer InterpolationPlayer NoiseExplorer TrainingMonitor",
