@@ -1,12 +1,18 @@
-"""Builds the site from the notebooks: `docs.py build` with Quarto, `docs.py preview [PORT]` without it.
+"""Builds the site from the notebooks: `docs.py build` with Quarto, `docs.py site` without it, and `docs.py preview [PORT]`
+shows the latter.
 
 `docs.py process` does only the first step, and fails if some symbol can't be documented."""
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
-from importlib.util import find_spec
+import webbrowser
+from configparser import ConfigParser
+from contextlib import suppress
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,19 +62,56 @@ def build():
     if broken: raise SystemExit(f"{len(broken)} broken links:\n" + "\n".join(broken))
     shutil.rmtree(DOCS, ignore_errors=True)
     shutil.move(PROC / DOCS.name, DOCS)
+    relative_links()
 
 
-def preview(port=4200):
-    "The site by smalldocs, which reads _quarto.yml too; close to what Quarto makes, for looking at."
-    if not find_spec("smalldocs"):
-        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "smalldocs>=0.5"], check=True)
+def site():
+    "The site in _docs by smalldocs, which reads _quarto.yml too and is close to what Quarto makes."
     import smalldocs.layout
-    from smalldocs.serve import preview
+    from smalldocs.config import load
+    from smalldocs.site import Site
+
+    class Renamed(Site):
+        "A page is called what nbdev calls it, as with Quarto: 05_posteriors.ipynb becomes posteriors.html."
+        def read(self, src):
+            page = super().read(src)
+            page.out = page.out.with_name(page.front.get("output-file", page.out.name))
+            return page
+
     process()
     add_katex()
     smalldocs.layout.KATEX = "/katex"  # in place of a CDN
-    raise SystemExit(preview(PROC, port=int(port), open_browser=sys.stdout.isatty()))
+    built = Renamed(load(PROC), quiet=True)
+    pages = built.build()
+    shutil.rmtree(DOCS, ignore_errors=True)
+    shutil.move(built.out, DOCS)
+    relative_links()
+    print(f"{pages} pages in {DOCS.name}")
+    for warning in built.warnings: print("warning:", warning)
+
+
+def relative_links():
+    "Links within the site depend on no address: it works from any folder of any host, and offline."
+    config = ConfigParser(delimiters=["="])
+    config.read(ROOT / "settings.ini", encoding="utf-8")
+    here = config["DEFAULT"]["doc_host"] + config["DEFAULT"]["doc_baseurl"]
+    for page in DOCS.rglob("*.html"):
+        up = "../" * (len(page.relative_to(DOCS).parts) - 1) or "./"
+        text = page.read_text(encoding="utf-8")
+        text = re.sub(rf'(<(?:a|link|script)\b[^>]*\s(?:href|src)=")(?:{re.escape(here)}/?|/(?=katex/))', rf"\1{up}", text)
+        page.write_text(text, encoding="utf-8")
+
+
+def preview(port=4200):
+    "The same site, shown in a browser until Ctrl-C."
+    site()
+    handler = partial(SimpleHTTPRequestHandler, directory=DOCS)
+    with ThreadingHTTPServer(("127.0.0.1", int(port)), handler) as server:
+        address = f"http://127.0.0.1:{server.server_port}/"
+        print(f"{address} (Ctrl-C to stop)", flush=True)
+        if sys.stdout.isatty(): webbrowser.open(address)
+        with suppress(KeyboardInterrupt): server.serve_forever()
 
 
 if __name__ == "__main__":
-    {"process": process, "build": build, "preview": preview}[sys.argv[1]](*sys.argv[2:])
+    {"process": process, "build": build, "site": site, "preview": preview}[sys.argv[1]](*sys.argv[2:])

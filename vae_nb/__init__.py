@@ -18,6 +18,7 @@ _names = dict(
     training="fit History",
     evaluation="evaluate",
     importance="log_likelihood",
+    explorer="export_explorer",
     generation="pipeline_figure prior_figure traversal_figure neighbourhood_figure history_figure",
 )
 _home = {name: module for module, names in _names.items() for name in names.split()}
