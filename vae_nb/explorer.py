@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PRECISIONS', 'MEAN_ERROR', 'SIGMA_ERROR', 'plain_layers', 'rounded', 'restored', 'export_explorer']
 
-# %% ../nbs/14a_explorer.ipynb #f4e83f19
+# %% ../nbs/14a_explorer.ipynb #a612f77f
 import base64
 import html
 import io
@@ -25,7 +25,7 @@ from .generation import pictures_for
 from .likelihoods import BernoulliLikelihood, HomoscedasticGaussian, ImagewiseGaussian, PixelwiseGaussian
 from .vae import VAE, asking, replace_file
 
-# %% ../nbs/14a_explorer.ipynb #7c9cffc0
+# %% ../nbs/14a_explorer.ipynb #0abb17a6
 _rows = nn.Sequential, Network, MLPDecoder, CNNDecoder, FullPrecision  # run their children one after the other
 _nothing = nn.Identity, nn.Flatten, nn.Unflatten, nn.Dropout           # do nothing to a row of numbers in eval mode
 _names = {kind: name for name, kind in reversed(ACTIVATIONS.items())}
@@ -45,7 +45,7 @@ def plain_layers(network: nn.Module,  # of a decoder
     raise ValueError(f"{place}: a page can't run {network!r}; it knows Linear, ConvTranspose2d without groups or "
                      f"dilation, and, as they come, {', '.join(sorted({k.__name__ for k in _names}))}")
 
-# %% ../nbs/14a_explorer.ipynb #8d341d89
+# %% ../nbs/14a_explorer.ipynb #cf46c12f
 PRECISIONS = dict(float16=2, int8=1) # bytes of a weight, the finest first
 
 
@@ -82,7 +82,7 @@ def restored(stored: torch.Tensor, # (outputs, ...)
     "What the page will read."
     return stored.float() if scale is None else stored.float() * scale.view(-1, *[1] * (stored.ndim - 1))
 
-# %% ../nbs/14a_explorer.ipynb #213e5ab4
+# %% ../nbs/14a_explorer.ipynb #b6402748
 class _Bytes:
     "Arrays one after the other; `add` gives what the page needs to find one again."
     def __init__(self): self.data = bytearray()
@@ -127,7 +127,7 @@ def _describe(network, z, precision, store):
             told[-1] |= {name: tuple(x.shape[1:]) for name, x in zip(("from", "to"), shapes)}
     return told
 
-# %% ../nbs/14a_explorer.ipynb #41fce2fb
+# %% ../nbs/14a_explorer.ipynb #007126b1
 _READ = r"""
 const bytes = Uint8Array.from(atob(DATA), c => c.charCodeAt(0)).buffer;
 const half = h => {
@@ -143,7 +143,7 @@ const read = ({type, at, n, scale}) => {
 };
 """
 
-# %% ../nbs/14a_explorer.ipynb #e23fb4e4
+# %% ../nbs/14a_explorer.ipynb #a2992c1d
 _LAYERS = r"""
 const linear = ({weight, bias}) => x => bias.map((b, i) => {
   for (let j = 0, k = i * x.length; j < x.length; j++) b += weight[k + j] * x[j];
@@ -179,7 +179,7 @@ const steps = SPEC.layers.map(layer => {
 });
 """
 
-# %% ../nbs/14a_explorer.ipynb #ff3d71c4
+# %% ../nbs/14a_explorer.ipynb #13a55bc8
 _HEADS = r"""
 const n = SPEC.shape[0] * SPEC.shape[1] * SPEC.shape[2];
 const link = SPEC.link === "sigmoid" ? v => sigmoid(v) : v => v, positive = v => Math.hypot(SPEC.floor, softplus(v));
@@ -195,7 +195,7 @@ const decode = z => {
 };
 """
 
-# %% ../nbs/14a_explorer.ipynb #12fe1686
+# %% ../nbs/14a_explorer.ipynb #ae9d8d8e
 _DRAW = r"""
 const [C, H, W] = SPEC.shape, one = SPEC.noise === "imagewise" || SPEC.noise === "homoscedastic";
 const mapped = v => {
@@ -217,7 +217,7 @@ const short = v => v.toPrecision(2).replace(/e-0*/, "e−");
 const largest = sigma => { let top = 0; for (let i = 0; i < H * W; i++) top = Math.max(top, spread(sigma)(i)); return top; };
 """
 
-# %% ../nbs/14a_explorer.ipynb #95c80181
+# %% ../nbs/14a_explorer.ipynb #fa6d8eec
 _STYLE = r"""
 :host { display: block; container-type: inline-size; margin: 1rem 0; line-height: 1.4; }
 .pictures { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 1rem; }
@@ -228,11 +228,11 @@ canvas { display: block; width: 100%; image-rendering: pixelated; border-radius:
   background: #0173b2; box-shadow: 0 0 0 1px #000; pointer-events: none; box-sizing: border-box; }
 .bar { display: flex; gap: .4rem; align-items: center; font-size: .8rem; margin-top: .3rem; }
 .bar button { min-height: 28px; font-size: .8rem; padding: 0 .6rem; } .bar i { flex: 1; height: .6rem; border-radius: 2px; }
-.row { display: flex; flex-wrap: wrap; gap: .4rem; margin: .8rem 0; align-items: center; }
+.row { display: flex; flex-wrap: wrap; gap: .3rem; margin: .8rem 0; align-items: center; }
 button { font: inherit; font-size: .9rem; color: inherit; background: transparent; cursor: pointer; border-radius: 4px;
-  border: 1px solid color-mix(in srgb, currentColor 40%, transparent); padding: .2rem .7rem; min-height: 40px; }
+  border: 1px solid color-mix(in srgb, currentColor 40%, transparent); padding: .2rem .6rem; min-height: 40px; }
 button:hover { background: color-mix(in srgb, currentColor 10%, transparent); }
-button.preset { padding: 2px; width: 44px; } button[aria-pressed=true] { outline: 2px solid #0173b2; }
+button.preset { padding: 2px; width: 40px; } button[aria-pressed=true] { outline: 2px solid #0173b2; }
 .sliders { display: grid; grid-template-columns: repeat(auto-fit, minmax(15rem, 1fr)); gap: .1rem 1.2rem;
   max-height: 20rem; overflow-y: auto; }
 label { display: grid; grid-template-columns: 2.2rem 1fr 3rem; align-items: center; gap: .4rem; min-height: 32px; }
@@ -277,7 +277,7 @@ const show = (moved = null) => {
 const go = to => { z.set(to); show(); };
 """
 
-# %% ../nbs/14a_explorer.ipynb #0cc5cfe1
+# %% ../nbs/14a_explorer.ipynb #546bb323
 _PAD = r"""
 const sheet = framed("between four presets", "wide"), side = 5;  // the small images on the map
 const pad = make("div", sheet, {className: "pad", tabIndex: 0}, {role: "slider", "aria-label": "place between four presets",
@@ -313,7 +313,7 @@ pad.onkeydown = event => {
 };
 """
 
-# %% ../nbs/14a_explorer.ipynb #e7c0c19d
+# %% ../nbs/14a_explorer.ipynb #3d10cc15
 _START = r"""
 const row = make("div", box, {className: "row"}, {role: "group", "aria-label": "images to start from"});
 const buttons = SPEC.presets.map(({image, name}, i) => {
@@ -349,7 +349,7 @@ host.explorer = {decode, go, latent: z};
 here.replaceWith(host);
 """
 
-# %% ../nbs/14a_explorer.ipynb #69de2578
+# %% ../nbs/14a_explorer.ipynb #e6be9dd9
 def _presets(model, data, count):
     "Latents (n, L), pictures (n, C, H, W) in [0, 1], names, and the order of the sliders."
     prior = model.prior()
@@ -381,7 +381,7 @@ def _noise(head):
             "floor": getattr(head, "sigma_floor", 0.0)}
     return told | {"sigma": head.sigma.item()} if told["noise"] == "homoscedastic" else told
 
-# %% ../nbs/14a_explorer.ipynb #26d6ca41
+# %% ../nbs/14a_explorer.ipynb #bd1a2609
 MEAN_ERROR = 0.02 # the largest allowed, in pixel units
 SIGMA_ERROR = 0.1 # likewise of σ, relative
 
@@ -413,7 +413,7 @@ def _static(p, tile):
     few.save(buffer := io.BytesIO(), "png", optimize=True)
     return buffer.getvalue()
 
-# %% ../nbs/14a_explorer.ipynb #375f3a4c
+# %% ../nbs/14a_explorer.ipynb #8a89ea02
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title><style>:root {{ color-scheme: light dark; }}
@@ -451,7 +451,7 @@ def _assemble(model, data, presets, precision, title):
     script = script.encode("ascii", "backslashreplace").decode()  # right in pages of any encoding
     return script, _static(p, noise["noise"] in ("imagewise", "homoscedastic")), errors
 
-# %% ../nbs/14a_explorer.ipynb #e5c60457
+# %% ../nbs/14a_explorer.ipynb #fdbad333
 def export_explorer(model: VAE,                # trained; its decoder a row of plain layers, its images grey or RGB
                     path,                      # .html: a page of its own; .js: a script for yours, and a .png beside it
                     data=None,                 # `Data`, or images (n, C, H, W) to encode as presets; None: prior draws
