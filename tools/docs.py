@@ -1,16 +1,26 @@
-"""Builds the site from the notebooks: `docs.py build` with Quarto, `docs.py preview [PORT]` without it.
+"""Builds the site from the notebooks: `docs.py build` with Quarto, `docs.py site [FOLDER]` without it, and
+`docs.py preview [PORT]` shows the latter.
 
 `docs.py process` does only the first step, and fails if some symbol can't be documented."""
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
-from importlib.util import find_spec
+import webbrowser
+from configparser import ConfigParser
+from contextlib import suppress
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PROC, DOCS = ROOT / "_proc", ROOT / "_docs"
+SETTINGS = ConfigParser(delimiters=["="])
+SETTINGS.read(ROOT / "settings.ini", encoding="utf-8")
+ADDRESS = SETTINGS["DEFAULT"]["doc_host"] + SETTINGS["DEFAULT"]["doc_baseurl"]
 KATEX, KATEX_FILES = "katex@0.16.47", ("katex.min.js", "katex.min.css", "contrib/auto-render.min.js", "fonts/*.woff2")
 
 
@@ -23,11 +33,33 @@ def process():
     refresh_quarto_yml()  # nbs/nbdev.yml, from settings.ini
     _build_modidx()
     proc_nbs(n_workers=2)
+    (PROC / "api.qmd").write_text(api(), encoding="utf-8")
+
+
+def api():
+    "A page that lists every public name, and says where it is explained."
+    import vae_nb
+    from vae_nb._modidx import d
+    lines = ["---", "title: API", "description: Every public name, and where it is explained", "---", "",
+             "Names in bold can be reached from the top, as `vae_nb.NAME`.", ""]
+    for module, symbols in d["syms"].items():
+        module = import_module(module)
+        places = {name.removeprefix(f"{module.__name__}."): place for name, (place, _) in symbols.items()}
+        rows = [(name, getattr(module, name), places.get(name)) for name in module.__all__]
+        rows = [(name, thing, place) for name, thing, place in rows if place and getattr(thing, "__doc__", None)]
+        if not rows: continue
+        lines += [f"## {module.__name__}", "", module.__doc__ or "", "", "| name | what it is |", "|---|---|"]
+        for name, thing, place in rows:
+            link = f"[`{name}`]({ADDRESS}/{place})"
+            told = thing.__doc__.strip().splitlines()[0].replace("|", "\\|")
+            lines.append(f"| {f'**{link}**' if name in vae_nb.__all__ else link} | {told} |")
+        lines.append("")
+    return "\n".join(lines)
 
 
 def add_katex():
-    "KaTeX beside the pages: formulas need no other site. It is fetched once, with npm, and kept in .venv."
-    kept = ROOT / ".venv" / KATEX
+    "KaTeX beside the pages: formulas need no other site. It is fetched once, with npm, and kept in the environment."
+    kept = Path(sys.prefix) / KATEX
     if not (kept / "fonts").exists():
         if not shutil.which("npm"): raise SystemExit("npm is needed once, to fetch KaTeX: https://nodejs.org")
         with tempfile.TemporaryDirectory() as folder:
@@ -56,19 +88,58 @@ def build():
     if broken: raise SystemExit(f"{len(broken)} broken links:\n" + "\n".join(broken))
     shutil.rmtree(DOCS, ignore_errors=True)
     shutil.move(PROC / DOCS.name, DOCS)
+    finish(DOCS)
 
 
-def preview(port=4200):
-    "The site by smalldocs, which reads _quarto.yml too; close to what Quarto makes, for looking at."
-    if not find_spec("smalldocs"):
-        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "smalldocs>=0.5"], check=True)
+def site(folder=DOCS):
+    "The site in `folder` by smalldocs, which reads _quarto.yml too and is close to what Quarto makes."
     import smalldocs.layout
-    from smalldocs.serve import preview
+    from smalldocs.config import load
+    from smalldocs.site import Site
+
+    class Renamed(Site):
+        "A page is called what nbdev calls it, as with Quarto: 05_posteriors.ipynb becomes posteriors.html."
+        def read(self, src):
+            page = super().read(src)
+            page.out = page.out.with_name(page.front.get("output-file", page.out.name))
+            return page
+
     process()
     add_katex()
     smalldocs.layout.KATEX = "/katex"  # in place of a CDN
-    raise SystemExit(preview(PROC, port=int(port), open_browser=sys.stdout.isatty()))
+    plain = Path(smalldocs.__file__).parent / "assets" / "vendor" / "bootstrap" / "bootstrap.min.css"
+    dark = plain.read_text(encoding="utf-8").replace("[data-bs-theme=dark]", ":root")
+    (PROC / "bootstrap-dark.css").write_text(dark, encoding="utf-8")
+    built, folder = Renamed(load(PROC), quiet=True), Path(folder).resolve()
+    built.out = folder
+    print(f"{built.build()} pages in {folder.name}")
+    finish(folder)
+    for warning in built.warnings:
+        if not warning.endswith(("output-file is not read by smalldocs", "html-math-method is ignored")): print(warning)
+
+
+def finish(folder):
+    "Links that depend on no address, so that the site works from any folder of any host, and offline; no mute controls."
+    repairs = {
+        rf'(<(?:a|link|script)\b[^>]*\s(?:href|src)=")(?:{re.escape(ADDRESS)}/?|/(?=katex/))': r"\1UP",
+        r"<pre(?=[ >])(?![^>]*tabindex)": '<pre tabindex="0"',  # what scrolls must be reached by keyboard
+        r'(<i class="bi [^"]*") role="img"(?=>)': r'\1 aria-hidden="true"'}  # beside it stands a text
+    for page in folder.rglob("*.html"):
+        up, text = "../" * (len(page.relative_to(folder).parts) - 1) or "./", page.read_text(encoding="utf-8")
+        for fault, repaired in repairs.items(): text = re.sub(fault, repaired.replace("UP", up), text)
+        page.write_text(text, encoding="utf-8")
+
+
+def preview(port=4200):
+    "The same site, shown in a browser until Ctrl-C."
+    site()
+    handler = partial(SimpleHTTPRequestHandler, directory=DOCS)
+    with ThreadingHTTPServer(("127.0.0.1", int(port)), handler) as server:
+        address = f"http://127.0.0.1:{server.server_port}/"
+        print(f"{address} (Ctrl-C to stop)", flush=True)
+        if sys.stdout.isatty(): webbrowser.open(address)
+        with suppress(KeyboardInterrupt): server.serve_forever()
 
 
 if __name__ == "__main__":
-    {"process": process, "build": build, "preview": preview}[sys.argv[1]](*sys.argv[2:])
+    {"process": process, "build": build, "site": site, "preview": preview}[sys.argv[1]](*sys.argv[2:])

@@ -23,6 +23,7 @@ _names = dict(
     generation="pipeline_figure prior_figure traversal_figure neighbourhood_figure history_figure",
     fitted_priors="fit_prior with_prior FullCovariancePrior MixturePrior",
     widgets="LatentExplorer TraversalExplorer InterpolationPlayer NoiseExplorer TrainingMonitor",
+    explorer="export_explorer",
 )
 _home = {name: module for module, names in _names.items() for name in names.split()}
 __all__ = sorted(_home)
