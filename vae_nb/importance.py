@@ -9,6 +9,8 @@ __all__ = ['PIECE', 'IMAGES', 'BELIEVABLE', 'RunningWeights', 'bytes_per_sample'
 # %% ../nbs/12a_importance.ipynb #4316e397
 import math
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import torch
 
@@ -46,7 +48,7 @@ class RunningWeights:
     def effective_sample_size(self): return self.s1 ** 2 / self.s2  # (B,)
 
 # %% ../nbs/12a_importance.ipynb #be88007a
-PIECE = 400_000 # raw numbers that go through the decoder at a time on a CPU; a GPU takes 32 times as many
+PIECE = 800_000 # raw numbers that go through the decoder at a time on a CPU; a GPU takes 32 times as many
 IMAGES = 64 # encoded at a time, more where k is small
 
 
@@ -64,7 +66,7 @@ def bytes_per_sample(model: VAE, # any
 
 def samples_allowed(model: VAE,        # any
                     max_memory: float, # GiB
-                    times: int = 1,    # how often `bytes_per_sample`; 3 where gradients are kept
+                    times: int = 1,    # how often `bytes_per_sample`: once for each thread, 3 where gradients are kept
                     ) -> int:          # at least 1
     "How many samples may be decoded at a time."
     size = times * bytes_per_sample(model) / 2 ** 30
@@ -113,20 +115,38 @@ def log_likelihood(model: VAE,               # trained
     with asking(model, seed) as device, tqdm(total=len(x) * k, unit="sample", disable=not progress) as bar:
         rows = min(8192, max(IMAGES, PIECE // math.prod(model.decoder.head.param_shape)))
         if device.type != "cpu": rows *= 32
-        allowed = samples_allowed(model, max_memory)
         for part in x.split(max(IMAGES, rows // k)):
             images = images_for(model, part)
             check_events(model, images)
-            q, prior, running = model.encode(images), model.prior(), RunningWeights(len(images), device)
-            for n in _pieces(k, max(1, rows // len(images))):
-                z = q.sample((n,))                                                   # (n, b, L)
-                running.add(_log_px(model, z, images, allowed) + prior.log_prob(z) - q.log_prob(z))
-                bar.update(n * len(images))
+            running = RunningWeights(len(images), device)
+            with _side_by_side(device) as (workers, run):
+                allowed = samples_allowed(model, max_memory, workers)
+                for log_w in _weights(model, images, k, max(1, rows // len(images)), allowed, workers, run):
+                    running.add(log_w)
+                    bar.update(log_w.numel())
             results.append(running)
     return _report(results, k, full_precision(images).dtype, details)
 
 # %% ../nbs/12a_importance.ipynb #eaa5f1bc
-def _pieces(total, size): return [min(size, total - start) for start in range(0, total, size)]
+@contextmanager
+def _side_by_side(device):
+    "How many pieces are worked on at the same time, and a `map` that does it, each on one thread of the CPU."
+    n = torch.get_num_threads() if device.type == "cpu" else 1
+    if n == 1: yield 1, map; return
+    try:
+        torch.set_num_threads(1)
+        with ThreadPoolExecutor(n) as pool: yield n, pool.map
+    finally: torch.set_num_threads(n)
+
+
+def _weights(model, x, k, n, allowed, workers, run):
+    "Log-weights of k samples for each of b images, n samples at a time, (n, b)."
+    q, prior = model.encode(x), model.prior()
+    @torch.no_grad()  # which holds for one thread only
+    def weigh(z): return _log_px(model, z, x, allowed) + prior.log_prob(z) - q.log_prob(z)
+    sizes = [min(n, k - start) for start in range(0, k, n)]
+    for start in range(0, len(sizes), 4 * workers):
+        yield from run(weigh, [q.sample((size,)) for size in sizes[start:start + 4 * workers]])  # (n, b, L) each
 
 
 def _log_px(model, z, x, allowed):
