@@ -26,6 +26,9 @@ _names = dict(
     fitted_priors="fit_prior with_prior FullCovariancePrior MixturePrior",
     widgets="LatentExplorer TraversalExplorer InterpolationPlayer NoiseExplorer TrainingMonitor",
     explorer="export_explorer",
+    hidden_pixels="visible_posterior hidden_calibration hidden_figure",
+    pixel_calibration="calibration calibration_figure calibration_panels predictive_check "
+                      "hard_images hard_images_figure",
 )
 _home = {name: module for module, names in _names.items() for name in names.split()}
 __all__ = sorted(_home)

@@ -37,7 +37,7 @@ def _open(objective, name): # has it a parameter of that name, which no partial 
     except ValueError: return False
 
 
-def make_objective(objective="elbo",   # a key of `objectives`, or a function of `Terms` that gives (B,), to be maximised
+def make_objective(objective="elbo",   # a key of `objectives`, or a function of `Terms` that gives (B,)
                    kl_weight=1.0,      # weight of the KL; None: it will be given with each batch
                    beta_nll: float = None, # β of the β-NLL score
                    images: int = None, # in the training data, for objectives that want to know
@@ -263,7 +263,8 @@ def train_epoch(run: Run,
             bar.set_postfix({name: f"{averages(total, n)[name]:.4g}"
                              for name in ("elbo", "reconstruction", "kl", "rmse")}, refresh=False)
     row = averages(run.accelerator.reduce(total), n * run.place["world"])
-    return {"epoch": run.epoch + 1, "step": i + 1, "lr": lr, **weights, **{f"train_{name}": value for name, value in row.items()}}
+    now = {"epoch": run.epoch + 1, "step": i + 1, "lr": lr, **weights}
+    return {**now, **{f"train_{name}": value for name, value in row.items()}}
 
 # %% ../nbs/11_training.ipynb #4ceb6b43
 def after_epoch(run: Run,
