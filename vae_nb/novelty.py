@@ -7,7 +7,7 @@ __all__ = ['SCORES', 'STATES', 'histogram_figure', 'check_scores', 'auroc', 'roc
            'statistics', 'likelihood_regret', 'typicality', 'waic', 'check_models', 'without_meaning', 'novelty_scores',
            'DensityOfStates']
 
-# %% ../nbs/12d_novelty.ipynb #78bdc025
+# %% ../nbs/12d_novelty.ipynb #bca9bb7b
 import math
 import warnings
 import zlib
@@ -19,10 +19,10 @@ from .importance import log_likelihood
 from .objectives import elbo, numbers
 from .vae import VAE, asking, images_for
 
-# %% ../nbs/12d_novelty.ipynb #1da3ef18
+# %% ../nbs/12d_novelty.ipynb #68cb9d37
 def histogram_figure(values: dict,        # {label: (N,) numbers}
                      xlabel: str,         # what the numbers are, with their unit
-                     bins: int = 60,      # over the range of all of them
+                     bins: int = 40,      # over the range of all of them
                      save=None,           # path: .png, .pdf or .svg
                      ):                   # matplotlib Figure
     "Histograms of the same score on several kinds of images, each with area one."
@@ -31,10 +31,11 @@ def histogram_figure(values: dict,        # {label: (N,) numbers}
     everything = torch.cat(list(values.values()))
     low, high = everything.min().item(), everything.max().item()
     edges = torch.linspace(low, high if high > low else low + 1, check_count("bins", bins) + 1)
-    figure, axes = panels(1, 1.6, [5.0], [], left=0.4, right=0.4, top=0.5, bottom=0.5)
+    figure, axes = panels(1, 1.6, [5.0], [], left=0.4, right=0.4, top=0.35, bottom=0.5)
     with figure_style():
         for label, v in values.items():
-            axes[0, 0].hist(v.numpy(), edges.numpy(), density=True, histtype="stepfilled", alpha=0.55, label=label)
+            drawn = axes[0, 0].hist(v.numpy(), edges.numpy(), density=True, histtype="step", linewidth=1.2, label=label)[2]
+            axes[0, 0].hist(v.numpy(), edges.numpy(), density=True, color=drawn[0].get_edgecolor(), alpha=0.25)
         axes[0, 0].set(xlabel=xlabel, yticks=[], ylabel="density")
         axes[0, 0].spines[["top", "right"]].set_visible(False)
         figure.legend(loc="upper left", ncols=len(values), frameon=False, borderaxespad=0.2)
@@ -53,7 +54,7 @@ def check_scores(argument: str,   # name of the argument, for the message
         raise ValueError(f"{argument}: {bad} of {len(values)} scores are NaN or infinite")
     return values
 
-# %% ../nbs/12d_novelty.ipynb #b9166dfe
+# %% ../nbs/12d_novelty.ipynb #b257f666
 def auroc(inside,     # scores of images of the training set's kind, (N,)
           outside,    # scores of others, (M,)
           ) -> float: # 0 to 1: the probability that an outsider scores higher
@@ -63,7 +64,7 @@ def auroc(inside,     # scores of images of the training set's kind, (N,)
     labels = torch.cat([torch.zeros(len(inside)), torch.ones(len(outside))])
     return float(roc_auc_score(labels, torch.cat([inside, outside])))
 
-# %% ../nbs/12d_novelty.ipynb #337fa052
+# %% ../nbs/12d_novelty.ipynb #40fe77b6
 def roc_figure(scores: dict, # {name: (inside, outside)}, or {title: {name: (inside, outside)}} for a panel each
                save=None,    # path: .png, .pdf or .svg
                ):            # matplotlib Figure
@@ -94,7 +95,7 @@ def roc_figure(scores: dict, # {name: (inside, outside)}, or {title: {name: (ins
         for title, named in titled.items())
     return save_figure(figure, save)
 
-# %% ../nbs/12d_novelty.ipynb #db36cb8c
+# %% ../nbs/12d_novelty.ipynb #40385744
 def finite_images(model: VAE, x) -> torch.Tensor: # (B, C, H, W), float, on the model's device
     "Images for the model, none of them with NaN or infinite pixels."
     x = images_for(model, x)
@@ -125,7 +126,7 @@ def statistics(model: VAE,      # trained
             parts.append({**numbers(terms), "entropy": -terms.log_qz.mean(0), "rmse": rmse})
     return {**{name: torch.cat([part[name] for part in parts]) for name in parts[0]}, "complexity": complexity(x)}
 
-# %% ../nbs/12d_novelty.ipynb #70cd5966
+# %% ../nbs/12d_novelty.ipynb #aabf6d9b
 def _fit_posterior(model, x, raw, steps, lr):
     "Raw parameters of q, (b, …), that maximise each image's ELBO; the model stays as it is."
     raw = raw.clone().requires_grad_()
@@ -166,7 +167,7 @@ def likelihood_regret(model: VAE,        # trained
             gains.append(values[0] - values[1])
     return torch.cat(gains).clamp(min=0)
 
-# %% ../nbs/12d_novelty.ipynb #f6866fca
+# %% ../nbs/12d_novelty.ipynb #73a01672
 def typicality(log_likelihoods,    # (B,), nats
                entropy: float,     # mean of −log p(x) over held-out images from inside, nats
                ) -> torch.Tensor:  # (B,), nats, at least 0
@@ -184,7 +185,7 @@ def waic(log_likelihoods: torch.Tensor, # (M, B): of M models
         raise ValueError(f"log_likelihoods has shape {tuple(values.shape)}; expected (M, B) with at least two models")
     return values.var(0) - values.mean(0)
 
-# %% ../nbs/12d_novelty.ipynb #1cbda30e
+# %% ../nbs/12d_novelty.ipynb #99019bd1
 SCORES = ("sigma", "elbo", "log_likelihood", "complexity_corrected", "regret", "typicality", "waic")
 
 
@@ -208,7 +209,7 @@ def without_meaning(models: list, entropy) -> dict: # score -> why it can't be h
     if len(models) < 2: reasons["waic"] = "it needs an ensemble, and one model came"
     return reasons
 
-# %% ../nbs/12d_novelty.ipynb #9423658c
+# %% ../nbs/12d_novelty.ipynb #7dcea649
 def novelty_scores(models,               # a VAE, or an ensemble: all but `waic` look at its first member only
                    x: torch.Tensor,      # (B, C, H, W), uint8 or float in [0, 1]
                    names=None,           # some of `SCORES`; None: all that make sense
@@ -235,7 +236,7 @@ def novelty_scores(models,               # a VAE, or an ensemble: all but `waic`
                  typicality=lambda: typicality(log_px[0], entropy), waic=lambda: waic(torch.stack(log_px)))
     return {name: known[name]() for name in names}
 
-# %% ../nbs/12d_novelty.ipynb #23a82d74
+# %% ../nbs/12d_novelty.ipynb #cde34ece
 STATES = ("reconstruction", "kl", "entropy", "rmse", "sigma", "complexity")
 
 
