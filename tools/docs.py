@@ -124,9 +124,18 @@ def finish(folder):
         rf'(<(?:a|link|script)\b[^>]*\s(?:href|src)=")(?:{re.escape(ADDRESS)}/?|/(?=katex/))': r"\1UP",
         r"<pre(?=[ >])(?![^>]*tabindex)": '<pre tabindex="0"',  # what scrolls must be reached by keyboard
         r'(<i class="bi [^"]*") role="img"(?=>)': r'\1 aria-hidden="true"'}  # beside it stands a text
-    for page in folder.rglob("*.html"):
-        up, text = "../" * (len(page.relative_to(folder).parts) - 1) or "./", page.read_text(encoding="utf-8")
+    texts = {page: page.read_text(encoding="utf-8") for page in folder.rglob("*.html")}
+    ids = {page.name: set(re.findall(r'\sid="([^"]+)"', text)) for page, text in texts.items()}
+
+    def to_class(link):
+        "A method that is told of under its class only is linked there."
+        start, page, name, method = link.groups()
+        return link[0] if f"{name}.{method}" in ids.get(page, {f"{name}.{method}"}) else f'{start}{page}#{name}"'
+
+    for page, text in texts.items():
+        up = "../" * (len(page.relative_to(folder).parts) - 1) or "./"
         for fault, repaired in repairs.items(): text = re.sub(fault, repaired.replace("UP", up), text)
+        text = re.sub(r'(<a\b[^>]*\shref="[^"#:]*?)([\w-]+\.html)#([^".]+)\.([^"]+)"', to_class, text)
         page.write_text(text, encoding="utf-8")
 
 

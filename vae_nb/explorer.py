@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PRECISIONS', 'MEAN_ERROR', 'SIGMA_ERROR', 'plain_layers', 'rounded', 'restored', 'export_explorer']
 
-# %% ../nbs/14a_explorer.ipynb #a612f77f
+# %% ../nbs/14a_explorer.ipynb #39ca45f7
 import base64
 import html
 import io
@@ -25,7 +25,7 @@ from .generation import pictures_for
 from .likelihoods import BernoulliLikelihood, HomoscedasticGaussian, ImagewiseGaussian, PixelwiseGaussian
 from .vae import VAE, asking, replace_file
 
-# %% ../nbs/14a_explorer.ipynb #0abb17a6
+# %% ../nbs/14a_explorer.ipynb #6c6135bf
 _rows = nn.Sequential, Network, MLPDecoder, CNNDecoder, FullPrecision  # run their children one after the other
 _nothing = nn.Identity, nn.Flatten, nn.Unflatten, nn.Dropout           # do nothing to a row of numbers in eval mode
 _names = {kind: name for name, kind in reversed(ACTIVATIONS.items())}
@@ -45,7 +45,7 @@ def plain_layers(network: nn.Module,  # of a decoder
     raise ValueError(f"{place}: a page can't run {network!r}; it knows Linear, ConvTranspose2d without groups or "
                      f"dilation, and, as they come, {', '.join(sorted({k.__name__ for k in _names}))}")
 
-# %% ../nbs/14a_explorer.ipynb #cf46c12f
+# %% ../nbs/14a_explorer.ipynb #b0b4746b
 PRECISIONS = dict(float16=2, int8=1) # bytes of a weight, the finest first
 
 
@@ -82,7 +82,7 @@ def restored(stored: torch.Tensor, # (outputs, ...)
     "What the page will read."
     return stored.float() if scale is None else stored.float() * scale.view(-1, *[1] * (stored.ndim - 1))
 
-# %% ../nbs/14a_explorer.ipynb #b6402748
+# %% ../nbs/14a_explorer.ipynb #dcd9cf54
 class _Bytes:
     "Arrays one after the other; `add` gives what the page needs to find one again."
     def __init__(self): self.data = bytearray()
@@ -127,7 +127,7 @@ def _describe(network, z, precision, store):
             told[-1] |= {name: tuple(x.shape[1:]) for name, x in zip(("from", "to"), shapes)}
     return told
 
-# %% ../nbs/14a_explorer.ipynb #007126b1
+# %% ../nbs/14a_explorer.ipynb #cdcd0ee2
 _READ = r"""
 const bytes = Uint8Array.from(atob(DATA), c => c.charCodeAt(0)).buffer;
 const half = h => {
@@ -143,7 +143,7 @@ const read = ({type, at, n, scale}) => {
 };
 """
 
-# %% ../nbs/14a_explorer.ipynb #a2992c1d
+# %% ../nbs/14a_explorer.ipynb #d7222e0e
 _LAYERS = r"""
 const linear = ({weight, bias}) => x => bias.map((b, i) => {
   for (let j = 0, k = i * x.length; j < x.length; j++) b += weight[k + j] * x[j];
@@ -179,7 +179,7 @@ const steps = SPEC.layers.map(layer => {
 });
 """
 
-# %% ../nbs/14a_explorer.ipynb #13a55bc8
+# %% ../nbs/14a_explorer.ipynb #981b1c33
 _HEADS = r"""
 const n = SPEC.shape[0] * SPEC.shape[1] * SPEC.shape[2];
 const link = SPEC.link === "sigmoid" ? v => sigmoid(v) : v => v, positive = v => Math.hypot(SPEC.floor, softplus(v));
@@ -195,7 +195,7 @@ const decode = z => {
 };
 """
 
-# %% ../nbs/14a_explorer.ipynb #ae9d8d8e
+# %% ../nbs/14a_explorer.ipynb #1ea2c861
 _DRAW = r"""
 const [C, H, W] = SPEC.shape, one = SPEC.noise === "imagewise" || SPEC.noise === "homoscedastic";
 const mapped = v => {
@@ -217,7 +217,7 @@ const short = v => v.toPrecision(2).replace(/e-0*/, "e−");
 const largest = sigma => { let top = 0; for (let i = 0; i < H * W; i++) top = Math.max(top, spread(sigma)(i)); return top; };
 """
 
-# %% ../nbs/14a_explorer.ipynb #fa6d8eec
+# %% ../nbs/14a_explorer.ipynb #1eccc19a
 _STYLE = r"""
 :host { display: block; container-type: inline-size; margin: 1rem 0; line-height: 1.4; }
 .pictures { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 1rem; }
@@ -277,7 +277,7 @@ const show = (moved = null) => {
 const go = to => { z.set(to); show(); };
 """
 
-# %% ../nbs/14a_explorer.ipynb #546bb323
+# %% ../nbs/14a_explorer.ipynb #3d0ad3f8
 _PAD = r"""
 const sheet = framed("between four presets", "wide"), side = 5;  // the small images on the map
 const pad = make("div", sheet, {className: "pad", tabIndex: 0}, {role: "slider", "aria-label": "place between four presets",
@@ -313,7 +313,7 @@ pad.onkeydown = event => {
 };
 """
 
-# %% ../nbs/14a_explorer.ipynb #3d10cc15
+# %% ../nbs/14a_explorer.ipynb #11e81faa
 _START = r"""
 const row = make("div", box, {className: "row"}, {role: "group", "aria-label": "images to start from"});
 const buttons = SPEC.presets.map(({image, name}, i) => {
@@ -349,7 +349,7 @@ host.explorer = {decode, go, latent: z};
 here.replaceWith(host);
 """
 
-# %% ../nbs/14a_explorer.ipynb #e6be9dd9
+# %% ../nbs/14a_explorer.ipynb #2992e8a8
 def _presets(model, data, count):
     "Latents (n, L), pictures (n, C, H, W) in [0, 1], names, and the order of the sliders."
     prior = model.prior()
@@ -381,7 +381,7 @@ def _noise(head):
             "floor": getattr(head, "sigma_floor", 0.0)}
     return told | {"sigma": head.sigma.item()} if told["noise"] == "homoscedastic" else told
 
-# %% ../nbs/14a_explorer.ipynb #bd1a2609
+# %% ../nbs/14a_explorer.ipynb #ac4337b0
 MEAN_ERROR = 0.02 # the largest allowed, in pixel units
 SIGMA_ERROR = 0.1 # likewise of σ, relative
 
@@ -413,7 +413,7 @@ def _static(p, tile):
     few.save(buffer := io.BytesIO(), "png", optimize=True)
     return buffer.getvalue()
 
-# %% ../nbs/14a_explorer.ipynb #8a89ea02
+# %% ../nbs/14a_explorer.ipynb #25dcda7f
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title><style>:root {{ color-scheme: light dark; }}
@@ -451,7 +451,7 @@ def _assemble(model, data, presets, precision, title):
     script = script.encode("ascii", "backslashreplace").decode()  # right in pages of any encoding
     return script, _static(p, noise["noise"] in ("imagewise", "homoscedastic")), errors
 
-# %% ../nbs/14a_explorer.ipynb #fdbad333
+# %% ../nbs/14a_explorer.ipynb #347bc87f
 def export_explorer(model: VAE,                # trained; its decoder a row of plain layers, its images grey or RGB
                     path,                      # .html: a page of its own; .js: a script for yours, and a .png beside it
                     data=None,                 # `Data`, or images (n, C, H, W) to encode as presets; None: prior draws
