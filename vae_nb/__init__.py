@@ -19,6 +19,7 @@ _names = dict(
     training="fit History",
     evaluation="evaluate",
     importance="log_likelihood bits_per_dimension",
+    annealing="annealed_importance bidirectional",
     generation="pipeline_figure prior_figure traversal_figure neighbourhood_figure history_figure",
 )
 _home = {name: module for module, names in _names.items() for name in names.split()}
