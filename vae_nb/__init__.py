@@ -21,6 +21,7 @@ _names = dict(
     training="fit History",
     evaluation="evaluate",
     importance="log_likelihood bits_per_dimension",
+    annealing="annealed_importance bidirectional",
     novelty="novelty_scores likelihood_regret DensityOfStates auroc roc_figure",
     generation="pipeline_figure prior_figure traversal_figure neighbourhood_figure history_figure",
     fitted_priors="fit_prior with_prior FullCovariancePrior MixturePrior",

@@ -103,8 +103,8 @@ def anneal(bridge: Bridge,
 # %% ../nbs/12b_annealing.ipynb #35fb7c55
 def _checked(chains, steps, leapfrog, pilots, start, seed):
     choose("start", start, {"prior": 0, "posterior": 1})
-    for name, value, low in [("chains", chains, 2), ("steps", steps, 1), ("leapfrog", leapfrog, 1), ("pilots", pilots, 1),
-                             ("seed", seed, 0)]: check_count(name, value, low)
+    for name, value, low in [("chains", chains, 2), ("steps", steps, 1), ("leapfrog", leapfrog, 1),
+                             ("pilots", pilots, 1), ("seed", seed, 0)]: check_count(name, value, low)
 
 
 def annealed_importance(model: VAE,               # trained
@@ -117,7 +117,7 @@ def annealed_importance(model: VAE,               # trained
                         max_memory: float = 1.0,  # GiB for what is decoded at a time, beside model and images
                         seed: int = 0,            # of the chains
                         progress: bool = False,   # show a bar
-                        ) -> dict:                # log_likelihood, standard_error (nats), effective_sample_size, acceptance
+                        ) -> dict:  # log_likelihood, standard_error (nats), effective_sample_size, acceptance
     "Annealed importance sampling (Neal 2001) of log p(x) with Hamiltonian transitions (Wu et al. 2017), (B,) each."
     from tqdm.auto import tqdm
     _checked(chains, steps, leapfrog, pilots, start, seed)
@@ -137,7 +137,8 @@ def annealed_importance(model: VAE,               # trained
     poor = (~(found["effective_sample_size"] >= min(BELIEVABLE, chains / 4))).sum().item()
     if poor:
         warnings.warn(f"annealed_importance: {poor} of {len(x)} images hang on a few of {chains} chains, so their "
-                      "estimates are too low and their standard errors can't be believed. Take more steps.", stacklevel=2)
+                      "estimates are too low and their standard errors can't be believed. Take more steps.",
+                      stacklevel=2)
     return found
 
 # %% ../nbs/12b_annealing.ipynb #abe7e926
@@ -151,13 +152,14 @@ def bidirectional(model: VAE,               # trained
                   max_memory: float = 1.0,  # GiB for what is decoded at a time
                   seed: int = 0,            # of images and chains
                   progress: bool = False,   # show a bar
-                  ) -> dict:                # lower, upper: bounds on log p(x), nats; gap, acceptance (n,); x (n, C, H, W)
+                  ) -> dict: # lower, upper: bounds on log p(x), nats; gap, acceptance (n,); x (n, C, H, W)
     "Bounds from below and above on log p(x) of simulated images (Grosse et al. 2015), from one set of frozen kernels."
     from tqdm.auto import tqdm
     _checked(chains, steps, leapfrog, pilots, start, seed)
     beta, parts = temperatures(steps), []
     size = max(1, samples_allowed(model, max_memory, 3) // max(chains, pilots))
-    with asking(model, seed), tqdm(total=-(-check_count("n", n) // size) * 2 * (steps - 1), disable=not progress) as bar:
+    total = -(-check_count("n", n) // size) * 2 * (steps - 1)
+    with asking(model, seed), tqdm(total=total, unit="step", disable=not progress) as bar:
         z = model.prior().sample((n,))
         x = torch.cat([model.decode(part).sample() for part in z.split(size)])
         for images, origin in zip(x.split(size), z.split(size)):
@@ -167,4 +169,5 @@ def bidirectional(model: VAE,               # trained
             backward, _ = walk(origin.expand(chains, *origin.shape), leapfrog, backwards=True, tick=bar.update)
             lower, upper = (forward.logsumexp(0) - math.log(chains), math.log(chains) - (-backward).logsumexp(0))
             parts.append((lower, upper, upper - lower, rate))
-    return {**{name: torch.cat(v).to(x.dtype) for name, v in zip(("lower", "upper", "gap", "acceptance"), zip(*parts))}, "x": x}
+    found = zip(("lower", "upper", "gap", "acceptance"), zip(*parts))
+    return {**{name: torch.cat(values).to(x.dtype) for name, values in found}, "x": x}

@@ -80,16 +80,17 @@ def check_events(model: VAE,      # whose likelihood says which values a pixel c
                  ):
     "Raise unless log p(x) has a meaning for these images: a density for numbers, a probability for its levels."
     if not x.isfinite().all():
-        raise ValueError(f"x: {(~x.isfinite()).flatten(1).any(1).sum()} of {len(x)} images hold NaN or infinite pixels; "
-                         "expected finite ones")
+        bad = (~x.isfinite()).flatten(1).any(1).sum()
+        raise ValueError(f"x: {bad} of {len(x)} images hold NaN or infinite pixels; expected finite ones")
     head, levels = model.decoder.head, model.decoder.head.levels
     if levels is not None:
         steps = x * (levels - 1)
         off = (steps - steps.round()).abs() > 1e-3
         if off.any():
-            cure = "binarise the images, binarize='static' or 'dynamic'" if levels == 2 else f"give pixels v/{levels - 1}"
-            raise ValueError(f"x holds the pixel {x[off][0]:g}, and {type(head).__name__} gives a probability to {levels} "
-                             f"values from 0 to 1 only; of any other, log p(x) has no meaning: {cure}")
+            cure = f"give pixels v/{levels - 1}"
+            if levels == 2: cure = "binarise the images, binarize='static' or 'dynamic'"
+            raise ValueError(f"x holds the pixel {x[off][0]:g}, and {type(head).__name__} gives a probability to "
+                             f"{levels} values from 0 to 1 only; of any other, log p(x) has no meaning: {cure}")
     head.check_data(x)
 
 # %% ../nbs/12a_importance.ipynb #7159c136
@@ -161,7 +162,8 @@ def _report(results, k, dtype, details):
     found = {name: torch.cat([getattr(r, name) for r in results]).to(dtype)
              for name in ("log_likelihood", "standard_error", "effective_sample_size")}
     if found["log_likelihood"].isnan().any():
-        raise ValueError("log p(x) is not a number for some images: the model's weights or its likelihood are not finite")
+        raise ValueError("log p(x) is not a number for some images: "
+                         "the model's weights or its likelihood are not finite")
     poor = (~(found["effective_sample_size"] >= min(BELIEVABLE, k / 2))).sum().item()
     if poor:
         warnings.warn(f"log_likelihood: {poor} of {len(found['log_likelihood'])} images have an effective sample size "
@@ -193,11 +195,12 @@ def bits_per_dimension(model: VAE,               # of a discretised likelihood, 
     if x.dtype != torch.uint8:
         raise TypeError(f"x has dtype {x.dtype}; expected uint8: bits are counted for the 256 levels of a file")
     if head.levels not in (None, 256):
-        raise ValueError(f"{type(head).__name__} gives probabilities to {head.levels} values; the images have 256, and bits "
-                         "for binarised images say nothing about them. Report log_likelihood in nats")
+        raise ValueError(f"{type(head).__name__} gives probabilities to {head.levels} values; the images have 256, and "
+                         "bits for binarised images say nothing about them. Report log_likelihood in nats")
     if head.levels is None and not dequantised:
         raise ValueError(f"{type(head).__name__} gives densities, and densities are not probabilities of 8-bit values. "
-                         "Train likelihood='discretised_logistic', or train on dequantised(data) and say dequantised=True")
+                         "Train likelihood='discretised_logistic', or "
+                         "train on dequantised(data) and say dequantised=True")
     if head.levels == 256 and dequantised:
         raise ValueError(f"dequantised=True: {type(head).__name__} gives probabilities to the 256 levels themselves; "
                          "expected False")
