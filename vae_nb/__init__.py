@@ -19,6 +19,8 @@ _names = dict(
     training="fit History",
     evaluation="evaluate",
     importance="log_likelihood bits_per_dimension",
+    pixel_calibration="calibration calibration_figure calibration_panels predictive_check hard_images hard_images_figure",
+    hidden_pixels="visible_posterior hidden_calibration hidden_figure",
     generation="pipeline_figure prior_figure traversal_figure neighbourhood_figure history_figure",
 )
 _home = {name: module for module, names in _names.items() for name in names.split()}
