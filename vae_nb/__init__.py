@@ -21,6 +21,8 @@ _names = dict(
     importance="log_likelihood bits_per_dimension",
     pixel_calibration="calibration calibration_figure calibration_panels predictive_check hard_images hard_images_figure",
     hidden_pixels="visible_posterior hidden_calibration hidden_figure",
+    latents="latent_numbers kl_figure embedding_figure inference_gaps gaps_figure",
+    reports="report compare",
     generation="pipeline_figure prior_figure traversal_figure neighbourhood_figure history_figure",
 )
 _home = {name: module for module, names in _names.items() for name in names.split()}
