@@ -167,16 +167,50 @@ def test_train_is_what_python_does(trained):
 def test_evaluate(cli, trained):
     data = load_data("mnist-10k", limit=200, binarize="static", seed=3, valid=0.05)
     for words, options in (("", {}), ("--split valid --k 3", dict(split="valid", k=3))):
-        code, out, err = cli(f"evaluate {trained} {words} --json")
+        code, out, err = cli(f"evaluate {trained} {words} --json --no-report")
         assert (code, err) == (0, "")
         assert json.loads(out) == {name: evaluate(VAE.load(trained), data, **options)[name] for name in NUMBERS}
-    code, out, err = cli(f"evaluate {trained}")
+    code, out, err = cli(f"evaluate {trained} --no-report")
     table = {line.split()[0]: float(line.split()[1].replace(",", "")) for line in out.splitlines()[1:]}
     numbers = evaluate(VAE.load(trained), data)
     assert list(table) == ["elbo", "reconstruction", "kl", "rmse", "sigma"]
     for name in table: assert table[name] == pytest.approx(numbers[name], abs=0.006)
-    other = json.loads(cli(f"evaluate {trained} --data mnist-10k --limit 50 --json")[1])  # grey again
+    other = json.loads(cli(f"evaluate {trained} --data mnist-10k --limit 50 --json --no-report")[1])  # grey again
     assert other["elbo"] == evaluate(VAE.load(trained), load_data("mnist-10k", limit=50))["elbo"]
+
+
+def test_report_and_compare(cli, trained, tmp_path, chromium):
+    quick = "--images 20 --likelihood-k 10"
+    code, out, err = cli(f"evaluate {trained} {quick} --out here --split valid")
+    assert (code, err) == (0, "") and "here/report.html" in out and files("here") == ["report.html", "report.json"]
+    found = json.loads(Path("here/report.json").read_text())
+    data = load_data("mnist-10k", limit=200, binarize="static", seed=3, valid=0.05)
+    assert found["numbers"] == evaluate(VAE.load(trained), data, "valid") | dict(k=1, images=len(data.valid), seed=0)
+    assert found["training"]["epochs"] == 2 and found["log_likelihood"]["k"] == 10 and "reason" in found["bits_per_dimension"]
+    assert cli(f"evaluate {trained} {quick} --out there --json")[0] == 0
+    code, out, err = cli("compare here there here")
+    assert (code, err) == (0, "") and "compare.html" in out and out.count("test images of") == out.count("valid images of") == 1
+    for path in ("here/report.html", "compare.html"): check_page(chromium, tmp_path / path)
+    assert cli(["compare", "here", str(trained)])[0] == 2 and cli("compare here")[0] == 2
+    assert not (trained / "report.json").exists()
+
+
+def check_page(chromium, path):
+    "A page that asks for nothing, says nothing on the console, fits a phone, and shows all of its pictures."
+    from axe_playwright_python.sync_playwright import Axe
+    for scheme, width in (("light", 1000), ("dark", 390)):
+        page, said = chromium.new_page(viewport=dict(width=width, height=800), color_scheme=scheme), []
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: said.append(request.url) if not request.url.startswith(("data:", "file:")) else None)
+        page.goto(path.as_uri())
+        widths = page.evaluate("[...document.images].map(image => image.naturalWidth)")
+        assert widths and all(widths) and said == []
+        assert all(page.evaluate("[...document.images].map(image => image.alt.length > 10)"))
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        found = Axe().run(page)
+        assert found.violations_count == 0, found.generate_report()
+        page.close()
 
 
 def test_a_run_can_be_read_from_anywhere(cli, tmp_path):
@@ -184,10 +218,10 @@ def test_a_run_can_be_read_from_anywhere(cli, tmp_path):
     for i, image in enumerate(bundled_digits()["test_images"][:60]): Image.fromarray(image).save(f"digits/{i}.png")
     code, _, err = cli(f"train {TINY} --data digits --batch-size 10")
     assert (code, err) == (0, "") and files("runs") == ["digits"] + sorted(f"digits/{name}" for name in RUN_FILES)
-    before = cli("evaluate runs/digits --json --no-progress")
+    before = cli("evaluate runs/digits --json --no-progress --no-report")
     Path("runs/digits").rename(tmp_path / "moved")
     os.chdir("digits")
-    assert cli(f"evaluate {tmp_path}/moved --json --no-progress") == before and before[0] == 0
+    assert cli(f"evaluate {tmp_path}/moved --json --no-progress --no-report") == before and before[0] == 0
 
 
 def test_figures_and_samples(cli, trained):
@@ -247,11 +281,13 @@ def test_longer_with_a_constant_rate(cli):
 # mistakes
 
 BAD = {
-    "trian": "'trian' is no command; known are demo, train, evaluate, figures, sample, explore, data. Did you mean 'train'?",
+    "trian": "'trian' is no command; known are demo, train, evaluate, compare, figures, sample, explore, data. Did you mean 'train'?",
     "train --lattent-dim 4": "unrecognized arguments: --lattent-dim 4. Did you mean --latent-dim?",
     "train spare": "unrecognized arguments: spare",
     "train --epochs": "argument --epochs: expected one argument",
     "evaluate": "the following arguments are required: RUN",
+    "compare nothing": "'nothing' holds no report.json",
+    "compare": "the following arguments are required: RUNS",
     "evaluate nothing": "folder='nothing' holds no saved model",
     "sample nothing": "folder='nothing' holds no saved model",
     "figures nothing": "folder='nothing' holds no saved model",
@@ -316,6 +352,8 @@ def test_mistakes_with_a_run(cli, trained, tmp_path):
     for line, message in {
         "evaluate RUN --split tset": "--split='tset' is not known",
         "evaluate RUN --k 0": "--k=0: expected",
+        "evaluate RUN --images 0": "--images=0: expected",
+        "evaluate RUN --likelihood-k 0": "--likelihood-k=0: expected",
         "evaluate RUN --resize 14": "data has images of shape (1, 14, 14); the model expects (1, 28, 28)",
         "sample RUN --n 0": "--n=0: expected",
         "sample RUN --seed -1": "--seed=-1: expected",
@@ -339,7 +377,7 @@ def test_a_damaged_record(cli, trained, tmp_path):
     for name in ("config.json", "model.safetensors"): (tmp_path / name).write_bytes((trained / name).read_bytes())
     for text in ("{", "[]", "{}", '{"load_data": 1}'):
         (tmp_path / "run.json").write_text(text)
-        code, _, err = cli(f"evaluate {tmp_path}")
+        code, _, err = cli(f"evaluate {tmp_path} --no-report")
         assert code == 2 and "run.json is " in err and err.count("\n") == 1
 
 
@@ -388,7 +426,7 @@ def test_demo_again(cli, monkeypatch, offline):
     assert "elbo" in first[1] and all(f"here/figures/{name}" in first[1] for name in FIGURES)
     options = json.loads(Path("here/run.json").read_text())
     assert options["create_vae"]["noise"] == "pixelwise" and options["fit"]["beta_nll"] == 0.5
-    assert cli("evaluate here --json")[0] == 0
+    assert cli("evaluate here --json --no-report")[0] == 0
 
 
 def test_demo_on_slow_machines(cli, monkeypatch):

@@ -23,6 +23,7 @@ _names = dict(
     importance="log_likelihood bits_per_dimension",
     annealing="annealed_importance bidirectional",
     novelty="novelty_scores likelihood_regret DensityOfStates auroc roc_figure",
+    latents="latent_numbers kl_figure embedding_figure inference_gaps gaps_figure",
     generation="pipeline_figure prior_figure traversal_figure neighbourhood_figure history_figure",
     fitted_priors="fit_prior with_prior FullCovariancePrior MixturePrior",
     widgets="LatentExplorer TraversalExplorer InterpolationPlayer NoiseExplorer TrainingMonitor",
@@ -30,6 +31,7 @@ _names = dict(
     hidden_pixels="visible_posterior hidden_calibration hidden_figure",
     pixel_calibration="calibration calibration_figure calibration_panels predictive_check "
                       "hard_images hard_images_figure",
+    reports="report compare",
 )
 _home = {name: module for module, names in _names.items() for name in names.split()}
 __all__ = sorted(_home)

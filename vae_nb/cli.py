@@ -8,7 +8,7 @@ __all__ = ['ROWS', 'TEXTS', 'FLAGS', 'COMMENTS', 'COMMANDS', 'DATA', 'MODEL', 'T
            'command', 'Parser', 'parser_of', 'is_ours', 'say', 'plain_warnings', 'overview', 'main', 'run_command',
            'absolute', 'sections', 'read_record', 'recorded', 'holds_run', 'run_folder', 'clean', 'print_numbers',
            'load_model', 'measured_split', 'build', 'train_model', 'report', 'resumed_options', 'best_epoch',
-           'is_finished', 'train', 'data_of', 'evaluate', 'examples', 'draw_figures', 'figures', 'sample',
+           'is_finished', 'train', 'data_of', 'evaluate', 'compare', 'examples', 'draw_figures', 'figures', 'sample',
            'explore_notebook', 'server', 'explore', 'data', 'seconds_an_epoch', 'until', 'demo']
 
 # %% ../nbs/15_cli.ipynb #5f4f8c90
@@ -70,7 +70,7 @@ def value(word: str): # gives None, an int, a float or a str
     return word
 
 # %% ../nbs/15_cli.ipynb #22682196
-ROWS = "hidden", "channels", "resize"         # options that take any number of values
+ROWS = "hidden", "channels", "resize", "runs" # options that take any number of values
 TEXTS = "source", "root", "out", "npz"        # options that are taken as they are
 FLAGS = dict(source="data")                   # the terminal's name, where it is another one
 COMMENTS = dict(
@@ -103,7 +103,8 @@ def add_option(group,        # argparse parser, or a group of it
     "Make a parameter an option. One that isn't given is absent, so that defaults stay the functions' own."
     options = dict(default=argparse.SUPPRESS, help=describe_option(p, of_run))
     if p.positional:
-        return group.add_argument(p.name, metavar=p.name.upper(), nargs=None if p.default is None else "?", **options)
+        return group.add_argument(p.name, metavar=p.name.upper(), **options,
+                                  nargs="+" if p.name in ROWS else None if p.default is None else "?")
     if p.default == "False": options |= dict(action="store_true")
     elif p.default == "True": options |= dict(action=argparse.BooleanOptionalAction)
     else: options |= dict(type=str if p.name in TEXTS else value, nargs="*" if p.name in ROWS else None,
@@ -422,14 +423,32 @@ def evaluate(run, # folder of a trained model
              split="test",         # "train", "valid" or "test"
              k: int = 1,           # samples of z for each image
              json: bool = False,   # print JSON
+             report: bool = True,  # write report.json and report.html as well, in about a minute
+             out=None,             # folder for them (default: that of the run)
+             likelihood_k: int = 200, # samples of z for each image in the report's log-likelihood
+             images: int = 500,    # the first so many for the report, but for the numbers printed
              **options):
-    "Print the numbers of a trained model: elbo, reconstruction, kl, rmse, sigma."
+    "Print the numbers of a trained model: elbo, reconstruction, kl, rmse, sigma; and write a report."
     from json import dumps
     from vae_nb.evaluation import evaluate as measure
+    from vae_nb.reports import report as write
     model, data = load_model(run), data_of(run, options)
-    numbers = measure(model, data, split, k)
-    if json: print(dumps({name: numbers[name] for name in NUMBERS}, indent=2))
-    else: print_numbers(numbers, f"{run}: {len(data[split]):,} {split} images of {data.name}")
+    if report: numbers = write(run, data, out, split, k, likelihood_k, images)["numbers"]
+    else: numbers = measure(model, data, split, k)
+    if json: return print(dumps({name: numbers[name] for name in NUMBERS}, indent=2))
+    print_numbers(numbers, f"{run}: {len(data[split]):,} {split} images of {data.name}")
+    if report: print(f"\nThe report is in {Path(out or run) / 'report.html'}, its numbers in report.json.")
+
+# %% ../nbs/15_cli.ipynb #c0a9a7e1
+@command()
+def compare(runs, # folders that hold a report.json, as `vae_nb evaluate` writes it
+            /,
+            out="compare.html", # page with the table and a figure
+            ):
+    "Put the reports of several runs in one table and figure; what can't be compared stands apart."
+    from vae_nb.reports import compare as tables
+    for name, table in tables(runs, out).items(): print(name, table.T.to_string(float_format="{:,.4g}".format), sep="\n", end="\n\n")
+    print(out)
 
 # %% ../nbs/15_cli.ipynb #6e5597b4
 FIGURES = dict(pipeline="images, their latents, what is made of them, and how unsure the decoder is",
