@@ -562,8 +562,9 @@ def explore(run, # folder of a trained model
     "Open a page with a slider for each latent of a trained model."
     import tempfile
     from vae_nb.core import check_count
-    run, options, port = Path(run).expanduser().absolute(), absolute(options), check_count("port", port)
+    check_count("port", port)
     load_model(run), data_of(run, options)  # what is wrong with them is said here, not in the page
+    run, options = Path(run).absolute(), absolute(options)
     with tempfile.TemporaryDirectory(prefix="vae_nb-") as folder:
         notebook = Path(folder) / "explore.ipynb"
         notebook.write_text(explore_notebook(run, options), encoding="utf-8")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FullCovariancePrior', 'MixturePrior', 'fit_prior', 'with_prior']
 
-# %% ../nbs/13a_fitted_priors.ipynb #4f41fa72
+# %% ../nbs/13a_fitted_priors.ipynb #25a96824
 import copy
 
 import torch
@@ -18,7 +18,7 @@ from .data import as_data
 from .posteriors import CholeskyGaussian
 from .vae import VAE, asking
 
-# %% ../nbs/13a_fitted_priors.ipynb #8c46a82e
+# %% ../nbs/13a_fitted_priors.ipynb #f10faca5
 class FullCovariancePrior(nn.Module):
     "Gaussian latents with any mean and covariance; the standard normal until numbers are put in."
     def __init__(self,
@@ -34,7 +34,7 @@ class FullCovariancePrior(nn.Module):
 
     def extra_repr(self): return f"latent_dim={len(self.loc)}"
 
-# %% ../nbs/13a_fitted_priors.ipynb #b5527b3e
+# %% ../nbs/13a_fitted_priors.ipynb #4f219b4c
 @register_kl(Independent, CholeskyGaussian)
 def _kl_independent_cholesky(q, p):
     if not isinstance(q.base_dist, Normal) or q.event_shape != p.event_shape: raise NotImplementedError
@@ -43,7 +43,7 @@ def _kl_independent_cholesky(q, p):
     quadratic = s.square() * A.square().sum(-2) + ((m - p.loc).unsqueeze(-2) * A).sum(-1).square() - 1  # (*batch, L)
     return (0.5 * quadratic + T.diagonal(dim1=-2, dim2=-1).log() - s.log()).sum(-1)
 
-# %% ../nbs/13a_fitted_priors.ipynb #6bfd43b8
+# %% ../nbs/13a_fitted_priors.ipynb #e7d17934
 class MixturePrior(nn.Module):
     "A mixture of full-covariance Gaussians; all of them standard normal until numbers are put in."
     def __init__(self,
@@ -62,7 +62,7 @@ class MixturePrior(nn.Module):
 
     def extra_repr(self): return f"latent_dim={self.loc.shape[1]}, components={len(self.loc)}"
 
-# %% ../nbs/13a_fitted_priors.ipynb #5f18f306
+# %% ../nbs/13a_fitted_priors.ipynb #9d87259a
 def _encoded(model, data, seed, value):  # (N, …) float64 of value(q) for all training images
     with asking(model, seed):
         return torch.cat([value(model.encode(x)).double().cpu() for x in data.batches("train", 256, shuffle=False)])
@@ -93,7 +93,7 @@ def _fit_mixture(model, data, components, seed):
     numbers |= dict(logits=numbers["logits"].log(), scale_tril=torch.linalg.cholesky(numbers["scale_tril"]))
     return MixturePrior(model.latent_dim, components), numbers
 
-# %% ../nbs/13a_fitted_priors.ipynb #5d2fb9b8
+# %% ../nbs/13a_fitted_priors.ipynb #c3711978
 def fit_prior(model: VAE,           # trained; it stays as it is
               data,                 # what `load_data` gives, or images of your own; its training images are encoded
               kind="gaussian",      # "gaussian" (exact moments) or "mixture" (of Gaussians, by EM)
@@ -110,7 +110,7 @@ def fit_prior(model: VAE,           # trained; it stays as it is
     like = next(model.parameters())
     return prior.to(like.device, like.dtype)
 
-# %% ../nbs/13a_fitted_priors.ipynb #cbc534f2
+# %% ../nbs/13a_fitted_priors.ipynb #772f364d
 def with_prior(model: VAE,       # any
                prior: nn.Module, # what `fit_prior` gave, or any prior
                ) -> VAE:         # a copy: neither it nor the model can change the other
