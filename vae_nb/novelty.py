@@ -34,8 +34,9 @@ def histogram_figure(values: dict,        # {label: (N,) numbers}
     figure, axes = panels(1, 1.6, [5.0], [], left=0.4, right=0.4, top=0.35, bottom=0.5)
     with figure_style():
         for label, v in values.items():
-            drawn = axes[0, 0].hist(v.numpy(), edges.numpy(), density=True, histtype="step", linewidth=1.2, label=label)[2]
-            axes[0, 0].hist(v.numpy(), edges.numpy(), density=True, color=drawn[0].get_edgecolor(), alpha=0.25)
+            drawn = dict(x=v.numpy(), bins=edges.numpy(), density=True)
+            outline = axes[0, 0].hist(**drawn, histtype="step", linewidth=1.2, label=label)[2][0]
+            axes[0, 0].hist(**drawn, color=outline.get_edgecolor(), alpha=0.25)
         axes[0, 0].set(xlabel=xlabel, yticks=[], ylabel="density")
         axes[0, 0].spines[["top", "right"]].set_visible(False)
         figure.legend(loc="upper left", ncols=len(values), frameon=False, borderaxespad=0.2)
@@ -115,7 +116,7 @@ def statistics(model: VAE,      # trained
                x: torch.Tensor, # (B, C, H, W), uint8 or float in [0, 1]
                k: int = 16,     # samples of z for each image
                seed: int = 0,   # of these samples
-               ) -> dict:       # of (B,): elbo, reconstruction, kl, entropy (nats), sigma, rmse (pixels), complexity (bits)
+               ) -> dict:       # of (B,): elbo, reconstruction, kl, entropy in nats; sigma, rmse; complexity in bits
     "What the model makes of each image."
     check_count("k", k)
     x, parts = finite_images(model, x), []
@@ -226,7 +227,8 @@ def novelty_scores(models,               # a VAE, or an ensemble: all but `waic`
         choose("names", name, dict.fromkeys(SCORES))
         if name in reasons: raise ValueError(f"names: {name!r} has no meaning here: {reasons[name]}")
     found = statistics(model, x, k, seed)
-    asked = models if "waic" in names else models[:1] if {*names} & {"log_likelihood", "complexity_corrected", "typicality"} else []
+    by_likelihood = {"log_likelihood", "complexity_corrected", "typicality", "waic"} & {*names}
+    asked = models if "waic" in names else models[:1] if by_likelihood else []
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="log_likelihood")
         log_px = [log_likelihood(m, x, k, seed=seed) for m in asked]
