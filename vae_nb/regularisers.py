@@ -125,7 +125,7 @@ def latent_covariance(q: Distribution, # posterior, batch (B,), event (L,)
 def dip_vae(terms: Terms,                # one pass of a batch of at least 2
             kind="II",                   # "I": of the posterior's means; "II": of the aggregate posterior
             off_diagonal: float = 10.0,  # weight of the squared covariances
-            diagonal: float = None,      # weight of (variance − 1)²; None, as the paper: 10 × off_diagonal (I), × 1 (II)
+            diagonal: float = None,      # of (variance − 1)²; None, as in the paper: 10 × off_diagonal (I) or × 1 (II)
             kl_weight: float = 1.0,      # of the KL
             ) -> torch.Tensor:           # (B,), nats
     "The ELBO less the distance of the latents' covariance from the identity (DIP-VAE, Kumar et al. 2018)."
