@@ -1,4 +1,4 @@
-"""Are the pixel uncertainties true? Three noise models, with and without β-NLL, trained on MNIST and Fashion-MNIST, and measured.
+"""Are the pixel uncertainties true? Three noise models, with and without β-NLL, on MNIST and Fashion-MNIST.
 
 Writes nbs/experiments/calibration.json. A run that was stopped goes on where it was when it is started again."""
 import argparse
@@ -36,7 +36,8 @@ def train(data, noise, beta, kl_weight, folder):
 
 def measure(model, data):
     "All numbers of one model, and the CPU seconds that each took."
-    asked = dict(evaluate=lambda: v.evaluate(model, data), calibration=lambda: v.calibration(model, data, threshold=THRESHOLD),
+    asked = dict(evaluate=lambda: v.evaluate(model, data),
+                 calibration=lambda: v.calibration(model, data, threshold=THRESHOLD),
                  predictive_check=lambda: v.predictive_check(model, data),
                  hidden_calibration=lambda: v.hidden_calibration(model, data, threshold=THRESHOLD, **HIDDEN))
     if model.config["noise"] != "homoscedastic": asked["hard_images"] = lambda: v.hard_images(model, data)
@@ -52,7 +53,7 @@ def measure(model, data):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", help="folder of the data sets; without it VAE_NB_DATA")
-    parser.add_argument("--models", type=Path, default=ROOT / "runs" / "calibration", help="folder of the trained models")
+    parser.add_argument("--models", type=Path, default=ROOT / "runs" / "calibration", help="folder of the models")
     args = parser.parse_args()
     report = dict(script="benchmarks/calibration.py", model=MODEL, fit=FIT, threshold=THRESHOLD, hidden=HIDDEN,
                   versions=dict(vae_nb=v.__version__, torch=torch.__version__, python=platform.python_version()),
@@ -69,8 +70,8 @@ def main():
             if not saved.exists():
                 numbers = json.dumps(measure(model, data))
                 replace_file(saved, lambda temporary: Path(temporary).write_text(numbers))
-            report["runs"].append(dict(data=name, noise=noise, beta_nll=beta, kl_weight=kl_weight, training_cpu_seconds=seconds,
-                                       **json.loads(saved.read_text())))
+            report["runs"].append(dict(data=name, noise=noise, beta_nll=beta, kl_weight=kl_weight,
+                                       training_cpu_seconds=seconds, **json.loads(saved.read_text())))
             print(name, noise, beta, kl_weight, report["runs"][-1]["evaluate"], f"{seconds:.0f} s", flush=True)
     replace_file(RESULT, lambda temporary: Path(temporary).write_text(json.dumps(report, indent=1) + "\n"))
 

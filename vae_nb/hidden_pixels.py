@@ -5,24 +5,25 @@
 # %% auto #0
 __all__ = ['CHAINS', 'hidden_mask', 'visible_posterior', 'hidden_calibration', 'hidden_figure']
 
-# %% ../nbs/12cc_hidden_pixels.ipynb #52110fe1
+# %% ../nbs/12cc_hidden_pixels.ipynb #48254787
 import math
 
 import torch
 
-from .core import check_count, check_positive, choose, pixel_log_prob
+from .core import check_count, choose, pixel_log_prob
 from .pixel_calibration import LEVELS, Tally, images_of, varying_pixels
 from .vae import VAE, asking, images_for
 
-# %% ../nbs/12cc_hidden_pixels.ipynb #232e4d08
+# %% ../nbs/12cc_hidden_pixels.ipynb #315001af
 def hidden_mask(image_shape: tuple, # (C, H, W)
-                hidden="right",     # "right", "left", "top", "bottom" half; or a mask (H, W) or (C, H, W), True where hidden
+                hidden="right",     # "right", "left", "top", "bottom" half; or a mask (H, W) or (C, H, W), bool
                 ) -> torch.Tensor:  # (C, H, W), bool
     "The pixels to be hidden."
     C, H, W = image_shape
     if isinstance(hidden, torch.Tensor):
         fits = hidden.dtype == torch.bool and tuple(hidden.shape) in ((H, W), (C, H, W))
-        if not fits: raise ValueError(f"hidden is {hidden.dtype} of shape {tuple(hidden.shape)}; expected torch.bool, {(H, W)} or {(C, H, W)}")
+        if not fits: raise ValueError(f"hidden is {hidden.dtype} of shape {tuple(hidden.shape)}; "
+                                      f"expected torch.bool, {(H, W)} or {(C, H, W)}")
         mask = hidden.cpu().expand(C, H, W).clone()
     else:
         mask = torch.zeros(C, H, W, dtype=torch.bool)
@@ -31,7 +32,7 @@ def hidden_mask(image_shape: tuple, # (C, H, W)
     if not mask.any() or mask.all(): raise ValueError("hidden must leave something visible and hide something")
     return mask
 
-# %% ../nbs/12cc_hidden_pixels.ipynb #22c78aaa
+# %% ../nbs/12cc_hidden_pixels.ipynb #2466b3c3
 def _hmc_step(energy, y, value, slope, step, leapfrog):
     "One proposal for each row of y: the new state, and its probability of acceptance."
     push = torch.randn_like(y)
@@ -60,12 +61,12 @@ def _log_joint(model, x, visible, scale, power=1.0):
         return value.detach(), slope
     return energy
 
-# %% ../nbs/12cc_hidden_pixels.ipynb #46177203
+# %% ../nbs/12cc_hidden_pixels.ipynb #36400f8e
 CHAINS = 2 # for each image, to see whether they agree
 
 
 def visible_posterior(model: VAE,             # trained
-                      x: torch.Tensor,        # images, (B, C, H, W), uint8 or float in [0, 1]; hidden pixels are not looked at
+                      x: torch.Tensor,        # (B, C, H, W), in [0, 1] or uint8; hidden pixels have no influence
                       visible: torch.Tensor,  # (C, H, W), bool
                       draws: int = 20,        # kept for each image, an even number
                       burn_in: int = 60,      # steps before the first that is kept
@@ -74,8 +75,9 @@ def visible_posterior(model: VAE,             # trained
                       seed: int = 0,          # of everything random
                       ) -> dict:              # z (draws, B, L); acceptance (B,), rhat (B,)
     "Draws from p(z | visible pixels), by Hamiltonian Monte Carlo in two chains for each image."
-    for name, n in (("draws", draws), ("burn_in", burn_in), ("thin", thin), ("leapfrog", leapfrog)): check_count(name, n)
-    if draws % CHAINS or draws < 2 * CHAINS: raise ValueError(f"draws={draws}: expected an even number of at least {2 * CHAINS}")
+    for name, n in dict(draws=draws, burn_in=burn_in, thin=thin, leapfrog=leapfrog).items(): check_count(name, n)
+    if draws % CHAINS or draws < 2 * CHAINS:
+        raise ValueError(f"draws={draws}: expected an even number of at least {2 * CHAINS}")
     x, kept, rates = images_for(model, x), [], []
     with asking(model, seed):
         visible = visible.to(x.device)
@@ -95,15 +97,16 @@ def visible_posterior(model: VAE,             # trained
     z = torch.stack(kept).unflatten(1, (CHAINS, -1))                                          # (draws/2, 2, B, L)
     between, within = z.mean(0).var(0), z.var(0).mean(0)                                          # (B, L)
     rhat = (1 - 1 / len(z) + between / within.clamp(min=1e-30)).sqrt().amax(-1)
-    return dict(z=z.flatten(0, 1), acceptance=torch.stack(rates).mean(0).unflatten(0, (CHAINS, -1)).mean(0), rhat=rhat)
+    acceptance = torch.stack(rates).mean(0).unflatten(0, (CHAINS, -1)).mean(0)                     # (B,)
+    return dict(z=z.flatten(0, 1), acceptance=acceptance, rhat=rhat)
 
-# %% ../nbs/12cc_hidden_pixels.ipynb #60c6fbcb
+# %% ../nbs/12cc_hidden_pixels.ipynb #eeaa0790
 def hidden_calibration(model: VAE,              # trained
-                       data,                    # what `load_data` gives, a known set's name, or images of your own, taken whole
+                       data,                    # what `load_data` gives, a known set's name, or images of your own
                        split: str = "test",     # "train", "valid" or "test"
                        hidden="right",          # half or mask, see `hidden_mask`
                        limit: int = 200,        # so many images of the split, the first
-                       threshold: float = 0.05, # pixels vary if their standard deviation over the training set exceeds this
+                       threshold: float = 0.05, # pixels vary if their standard deviation in the training set exceeds it
                        levels=LEVELS,           # of the central intervals, between 0 and 1
                        bins: int = 20,          # of histogram, curve and reliability diagram
                        batch_size: int = 100,   # images at a time
@@ -125,11 +128,11 @@ def hidden_calibration(model: VAE,              # trained
             joint = torch.where(mask.to(device), pixel_log_prob(p, x), 0.0).double().flatten(2).sum(2)   # (draws, B)
             log_prob += (joint.logsumexp(0) - math.log(len(joint))).sum().item()
         acceptance.append(found["acceptance"]); rhat.append(found["rhat"])
-    return dict(split=split, images=n, hidden=int(mask.sum()), draws=len(joint), seed=seed, threshold=threshold, bins=bins,
-                log_prob=log_prob / n, acceptance=torch.cat(acceptance).mean().item(), rhat=torch.cat(rhat).median().item(),
-                **tally.numbers())
+    return dict(split=split, images=n, hidden=int(mask.sum()), draws=len(joint), seed=seed, threshold=threshold,
+                bins=bins, log_prob=log_prob / n, acceptance=torch.cat(acceptance).mean().item(),
+                rhat=torch.cat(rhat).median().item(), **tally.numbers())
 
-# %% ../nbs/12cc_hidden_pixels.ipynb #1c73131c
+# %% ../nbs/12cc_hidden_pixels.ipynb #345863a6
 def hidden_figure(model: VAE,      # trained
                   x: torch.Tensor, # a few images, (B, C, H, W), uint8 or float in [0, 1]
                   hidden="right",  # half or mask, see `hidden_mask`
@@ -153,5 +156,6 @@ def hidden_figure(model: VAE,      # trained
             draw_image(row[4], x[i])
         column_titles(axes[0], ["seen", "mean", "one draw", "σ", "truth"])
         colour_bar(axes[:, 4], drawn)
-    figure.alt = f"{len(x)} rows: an image with {int(mask.sum())} pixels hidden, the predicted mean, one draw, sigma up to {top:.2f}, the truth"
+    figure.alt = (f"{len(x)} rows: an image with {int(mask.sum())} pixels hidden, the predicted mean, one draw, "
+                  f"sigma up to {top:.2f}, the truth")
     return save_figure(figure, save)

@@ -7,7 +7,7 @@ __all__ = ['LEVELS', 'is_discrete', 'has_cdf', 'pit_bounds', 'varying_pixels', '
            'images_of', 'calibration', 'calibration_panels', 'calibration_figure', 'predictive_check', 'hard_images',
            'hard_images_figure']
 
-# %% ../nbs/12c_calibration.ipynb #486bc729
+# %% ../nbs/12c_calibration.ipynb #0a9f1dba
 import math
 
 import torch
@@ -17,7 +17,7 @@ from .core import check_count, choose
 from .data import SPLITS, TORCHVISION, Data, as_data, load_data
 from .vae import VAE, asking, images_for
 
-# %% ../nbs/12c_calibration.ipynb #c1294791
+# %% ../nbs/12c_calibration.ipynb #45d4799e
 def is_discrete(base) -> bool: # a distribution of single pixels
     "Are its values discrete, by its own account?"
     try: return bool(base.support.is_discrete)
@@ -34,7 +34,7 @@ def has_cdf(base, # a distribution of single pixels
     except NotImplementedError: return False
     return True
 
-# %% ../nbs/12c_calibration.ipynb #20f291a5
+# %% ../nbs/12c_calibration.ipynb #6f944be0
 def _enumerated(base, x):
     "P(X < x), P(X ≤ x) and P(X > ½), summed over the values."
     values = base.enumerate_support(expand=False).flatten().to(x.dtype)              # (n,)
@@ -48,21 +48,23 @@ def _enumerated(base, x):
         known += (value - x).abs() <= gap
     if not known.all():
         raise ValueError(f"the likelihood {type(base).__name__} gives probability to {len(values)} values, "
-                         f"{values[0]:g} to {values[-1]:g}, and {int((known == 0).sum())} of {x.numel()} pixels are none of them: "
-                         "calibration has no meaning there. Binarise the data (binarize='static' or 'dynamic')")
+                         f"{values[0]:g} to {values[-1]:g}, and {int((known == 0).sum())} of {x.numel()} pixels "
+                         "are none of them: calibration has no meaning there. Binarise the data "
+                         "(binarize='static' or 'dynamic')")
     return below, upto, bright
 
-# %% ../nbs/12c_calibration.ipynb #38b223de
+# %% ../nbs/12c_calibration.ipynb #279f41ff
 def pit_bounds(base,              # distribution of single pixels, batch (..., C, H, W)
                x: torch.Tensor,   # pixels in [0, 1], of a shape that fits
-               step: float = 0.0, # of the file: 1/255 for 8 bits; 0: real numbers. Without meaning for a discrete `base`
+               step: float = 0.0, # of the file: 1/255 for 8 bits, 0 for real numbers; not used for a discrete `base`
                ) -> tuple:        # P(X < x), P(X ≤ x), and P(X > ½) if discrete, else None; each (..., C, H, W)
     "Between which two ranks a pixel lies, under the model read as a file: clipped to [0, 1], rounded to `step`."
     shape = torch.broadcast_shapes(base.batch_shape, x.shape)
     x, discrete = x.expand(shape), is_discrete(base)
     if not has_cdf(base, x):
         if discrete and base.has_enumerate_support: return _enumerated(base, x)
-        raise ValueError(f"the likelihood {type(base).__name__} has no cdf{' and no enumerate_support' if discrete else ''}: "
+        lacks = "cdf and no enumerate_support" if discrete else "cdf"
+        raise ValueError(f"the likelihood {type(base).__name__} has no {lacks}: "
                          "the PIT is its distribution function at the pixel, so it can't be computed. "
                          "Give the distribution a method `cdf(x)`")
     if discrete:
@@ -73,7 +75,7 @@ def pit_bounds(base,              # distribution of single pixels, batch (..., C
     upto = torch.where(high >= 1, torch.ones_like(x), base.cdf(high.clamp(0, 1)))
     return below, upto, None
 
-# %% ../nbs/12c_calibration.ipynb #8c4c10ea
+# %% ../nbs/12c_calibration.ipynb #af602e8e
 def varying_pixels(data,                   # what `load_data` gives, or anything that it takes
                    threshold: float = 0.05, # of the standard deviation over the training images, in pixel units
                    ) -> torch.Tensor:      # (C, H, W), bool
@@ -89,7 +91,7 @@ def varying_pixels(data,                   # what `load_data` gives, or anything
     variance = (squares / n - (total / n).square()).clamp(min=0)
     return variance.sqrt() > threshold + 1e-7
 
-# %% ../nbs/12c_calibration.ipynb #d19ce1dc
+# %% ../nbs/12c_calibration.ipynb #a4cc2c9e
 LEVELS = (0.5, 0.8, 0.9, 0.95) # of the central intervals
 _FINE = 50                     # pieces of each bin, for the calibration error
 
@@ -111,7 +113,7 @@ def count_pixels(below, upto, bright, # what `pit_bounds` gives
     return sums | dict(brier=(bright - y).square().sum(), pixels=sum_by_bin(torch.ones_like(y)),
                        predicted=sum_by_bin(bright), observed=sum_by_bin(y))
 
-# %% ../nbs/12c_calibration.ipynb #8d5c2d50
+# %% ../nbs/12c_calibration.ipynb #a1f41969
 def summarise(sums: dict, # of `count_pixels`, as float64
               levels, bins,
               ) -> dict:  # plain numbers and lists
@@ -131,7 +133,7 @@ def summarise(sums: dict, # of `count_pixels`, as float64
             result[name] = {f"{100 * level:g}": value / n for level, value in zip(levels, counts.tolist())}
     return result | dict(sharpness=sums["sigma"].item() / n, rmse=math.sqrt(sums["squares"].item() / n))
 
-# %% ../nbs/12c_calibration.ipynb #5a0b9593
+# %% ../nbs/12c_calibration.ipynb #f5aa94a1
 class Tally:
     "Counts over pixels, batch by batch, for each group of pixels by itself."
     def __init__(self,
@@ -154,7 +156,7 @@ class Tally:
         mean = p.mean.mean(0)
         variance = p.variance.mean(0) + p.mean.var(0, correction=0)
         if not (upto + mean + variance).isfinite().all():
-            raise ValueError("p(x|z) has NaN or infinite numbers, so pixels have no rank under it: was the model trained?")
+            raise ValueError("p(x|z) has NaN or infinite numbers, so pixels have no rank: was the model trained?")
         for name, mask in self.groups.items():
             if not mask.any(): continue
             parts = (None if t is None else t[:, mask] for t in (below, upto, bright, x, mean, variance.sqrt()))
@@ -172,7 +174,7 @@ def pixels_of(p): # the distribution of its single pixels
     raise TypeError(f"p(x|z) is a {type(p).__name__} whose pixels have no distributions of their own; "
                     "expected torch's Independent(distribution of each pixel, 3)")
 
-# %% ../nbs/12c_calibration.ipynb #1e02f64c
+# %% ../nbs/12c_calibration.ipynb #c49da547
 def images_of(model: VAE,  # for its image shape
               data,        # what `load_data` gives, a known set's name, or images of your own, taken whole
               split: str,  # "train", "valid" or "test"
@@ -194,9 +196,9 @@ def images_of(model: VAE,  # for its image shape
                          "calibration needs pixels in [0, 1]")
     return data, split, 0.0
 
-# %% ../nbs/12c_calibration.ipynb #e7e57133
+# %% ../nbs/12c_calibration.ipynb #0249f5ed
 def calibration(model: VAE,              # trained
-                data,                    # what `load_data` gives, a known set's name, or images of your own, taken whole
+                data,                    # what `load_data` gives, a known set's name, or images of your own
                 split: str = "test",     # "train", "valid" or "test"
                 threshold: float = 0.05, # pixels vary if their standard deviation over the training set exceeds this
                 levels=LEVELS,           # of the central intervals, between 0 and 1
@@ -216,7 +218,7 @@ def calibration(model: VAE,              # trained
     return dict(split=split, images=len(data[split]), seed=seed, threshold=threshold, bins=bins,
                 pixels="discrete" if discrete else "8-bit" if step else "real", **tally.numbers())
 
-# %% ../nbs/12c_calibration.ipynb #b6c55a0e
+# %% ../nbs/12c_calibration.ipynb #6b489151
 def _draw_row(axes, found, name):
     from matplotlib.ticker import MaxNLocator
     from vae_nb.figures import BLUE, FAINT
@@ -229,13 +231,15 @@ def _draw_row(axes, found, name):
     curve.set(xlabel="level $t$", xlim=(0, 1), ylim=(0, 1))
     curve.text(0.95, 0.06, f"error {found['calibration_error']:.3f}", ha="right")
     if "coverage" in found:
-        for key, look in (("coverage", dict(marker="o")), ("coverage_randomised", dict(marker="x"))):
-            right.plot([float(level) / 100 for level in found[key]], list(found[key].values()), color=BLUE, linestyle="",
-                       markersize=5, clip_on=False, label={"coverage": "interval", "coverage_randomised": "randomised"}[key], **look)
+        for key, look in (("coverage", dict(marker="o", label="interval")),
+                          ("coverage_randomised", dict(marker="x", label="randomised"))):
+            right.plot([float(level) / 100 for level in found[key]], list(found[key].values()), color=BLUE,
+                       linestyle="", markersize=5, clip_on=False, **look)
         right.set(xlabel="level of the interval")
         right.legend(frameon=False, loc="lower right", handletextpad=0.1, borderaxespad=0)
     else:
-        right.plot(found["reliability"]["predicted"], found["reliability"]["observed"], color=BLUE, marker="o", markersize=3)
+        rates = found["reliability"]
+        right.plot(rates["predicted"], rates["observed"], color=BLUE, marker="o", markersize=3)
         right.text(0.95, 0.06, f"Brier {found['brier']:.3f}", ha="right")
         right.set(xlabel="predicted $P(x>½)$")
     right.set(xlim=(0, 1), ylim=(0, 1))
@@ -246,7 +250,7 @@ def _draw_row(axes, found, name):
         ax.plot([0, 1], [0, 1], color=FAINT, linewidth=0.8, zorder=0)
         ax.set_yticks([0, 0.5, 1], ["0", "½", "1"])
 
-# %% ../nbs/12c_calibration.ipynb #d1716587
+# %% ../nbs/12c_calibration.ipynb #0c68ebc2
 def calibration_panels(found: dict, # what `calibration` gave
                        save=None,   # path: .png, .pdf or .svg
                        ):           # matplotlib Figure, a row for each group of pixels
@@ -255,13 +259,14 @@ def calibration_panels(found: dict, # what `calibration` gave
     groups = {name: found[name] for name in ("varying", "background") if found.get(name)}
     if not groups: raise ValueError("found holds no group of pixels; expected what calibration(model, data) gives")
     with figure_style():
-        figure, axes = panels(len(groups), 1.45, [1.45] * 3, [0.6, 0.6], between=0.6, left=0.65, right=0.2, top=0.35, bottom=0.45)
+        figure, axes = panels(len(groups), 1.45, [1.45] * 3, [0.6, 0.6], between=0.6, left=0.65, right=0.2, top=0.35,
+                              bottom=0.45)
         for row, (name, numbers) in zip(axes, groups.items()):
             _draw_row(row, numbers, f"{name} ({numbers['positions']} pixels)")
         last = "coverage" if "coverage" in numbers else "reliability"
         column_titles(axes[0], ["PIT (density)", "calibration curve", last])
-    figure.alt = (f"PIT histogram, calibration curve and {last} of " + "; ".join(
-                  f"{name} pixels, calibration error {numbers['calibration_error']:.3f}" for name, numbers in groups.items()))
+    figure.alt = f"PIT histogram, calibration curve and {last} of " + "; ".join(
+        f"{name} pixels, calibration error {numbers['calibration_error']:.3f}" for name, numbers in groups.items())
     return save_figure(figure, save)
 
 
@@ -274,9 +279,9 @@ def calibration_figure(model: VAE,          # trained
     "PIT histogram, calibration curve, and coverage or reliability, of varying and of background pixels."
     return calibration_panels(calibration(model, data, split, **options), save)
 
-# %% ../nbs/12c_calibration.ipynb #55114283
+# %% ../nbs/12c_calibration.ipynb #1f8370be
 def predictive_check(model: VAE,            # trained
-                     data,                  # what `load_data` gives, a known set's name, or images of your own, taken whole
+                     data,                  # what `load_data` gives, a known set's name, or images of your own
                      split: str = "test",   # "train", "valid" or "test"
                      draws: int = 20,       # of z for each image
                      batch_size: int = 128, # images at a time
@@ -293,20 +298,21 @@ def predictive_check(model: VAE,            # trained
             p = model.decode(z)
             mean = p.mean.mean(0)
             variance = p.variance.mean(0) + p.mean.var(0, correction=0)
-            sample = model.decode(z[0]).sample()                                           # the draws of z are alike: any will do
+            sample = model.decode(z[0]).sample()                                           # any of the draws will do
             log_prob = p.log_prob(x).double().logsumexp(0) - math.log(draws)               # (B,)
             errors = [(mean - x).square(), variance - (mean - x).square(), (sample - x).square()]
             totals = totals + torch.stack([log_prob, *(e.double().flatten(1).mean(1) for e in errors)]).sum(1).cpu()
         mass = is_discrete(pixels_of(model.sample(1)))
     log_prob, square, bias, sampled = (totals / len(data[split])).tolist()
-    if not math.isfinite(log_prob + square + bias + sampled): raise ValueError("p(x|z) has NaN or infinite numbers: was the model trained?")
+    if not math.isfinite(log_prob + square + bias + sampled):
+        raise ValueError("p(x|z) has NaN or infinite numbers: was the model trained?")
     return dict(split=split, images=len(data[split]), draws=draws, seed=seed, log_prob=log_prob,
                 log_prob_of="mass" if mass else "density", mean_rmse=math.sqrt(square), variance_bias=bias,
                 sample_rmse=math.sqrt(sampled))
 
-# %% ../nbs/12c_calibration.ipynb #49fd782a
+# %% ../nbs/12c_calibration.ipynb #b9521979
 def hard_images(model: VAE,            # trained; its σ must differ between images
-                data,                  # what `load_data` gives, a known set's name, or images of your own, taken whole
+                data,                  # what `load_data` gives, a known set's name, or images of your own, all of them
                 split: str = "test",   # "train", "valid" or "test"
                 count: int = 8,        # images named at either end
                 batch_size: int = 256, # images at a time
@@ -323,16 +329,17 @@ def hard_images(model: VAE,            # trained; its σ must differ between ima
             sigma.append(p.variance.flatten(1).mean(1).sqrt())
             error.append((p.mean - x).square().flatten(1).mean(1).sqrt())
     sigma, error = torch.cat(sigma).cpu(), torch.cat(error).cpu()
-    if not (sigma + error).isfinite().all(): raise ValueError("p(x|z) has NaN or infinite numbers: was the model trained?")
+    if not (sigma + error).isfinite().all():
+        raise ValueError("p(x|z) has NaN or infinite numbers: was the model trained?")
     if sigma.max() - sigma.min() <= 1e-5 * sigma.max():
-        raise ValueError(f"{type(model.decoder.head).__name__} gives every image the same σ, {sigma[0]:.3g}, so images can't be "
-                         "ranked by it; take a model with imagewise or pixelwise noise")
+        raise ValueError(f"{type(model.decoder.head).__name__} gives every image the same σ, {sigma[0]:.3g}, so images "
+                         "can't be ranked by it; take a model with imagewise or pixelwise noise")
     correlation, order = spearmanr(sigma, error), sigma.argsort(stable=True)
     return dict(split=split, images=n, spearman=float(correlation.statistic), p_value=float(correlation.pvalue),
                 sigma=sigma.tolist(), error=error.tolist(), most_certain=order[:count].tolist(),
                 least_certain=order[-count:].flip(0).tolist())
 
-# %% ../nbs/12c_calibration.ipynb #c821ca54
+# %% ../nbs/12c_calibration.ipynb #661ccaf2
 def hard_images_figure(model: VAE,          # trained; its σ must differ between images
                        data,                # what `load_data` gives, a known set's name, or images of your own
                        split: str = "test", # "train", "valid" or "test"
@@ -346,7 +353,8 @@ def hard_images_figure(model: VAE,          # trained; its σ must differ betwee
     with asking(model):
         x = images_for(model, data[split][places.flatten()])
         means = model.reconstruct(x).mean
-    rows = torch.stack([part.cpu().unflatten(0, (2, count)) for part in (x, means)], 1).flatten(0, 1)  # (4, count, C, H, W)
+    both = [part.cpu().unflatten(0, (2, count)) for part in (x, means)]
+    rows = torch.stack(both, 1).flatten(0, 1)                                                    # (4, count, C, H, W)
     high = 3.3 * 4 / count * x.shape[-2] / x.shape[-1]
     with figure_style():
         figure, axes = panels(1, max(high, 1.5), [1.5, 3.3], [1.0], left=0.55, right=0.1, bottom=0.45)
