@@ -17,9 +17,9 @@ from PIL import Image
 
 from vae_nb.cli import explore_notebook, main
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(900)
 TOKEN = "a-token-of-the-test"
-WAIT = 120_000  # milliseconds: how long the slowest of machines may take for one step
+WAIT = 240_000  # milliseconds: how long the slowest of machines may take for one step
 SETTINGS = {"notebook-extension/tracker": {"windowingMode": "none"},  # else cells out of sight are no part of the page
             "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False}}
 
