@@ -115,7 +115,7 @@ def site(folder=DOCS):
     print(f"{built.build()} pages in {folder.name}")
     finish(folder)
     for warning in built.warnings:
-        if not warning.endswith(("output-file is not read by smalldocs", "html-math-method is ignored")): print(warning)
+        if not re.search("output-file is not read|html-math-method is ignored", warning): print(warning)
 
 
 def finish(folder):
