@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PRECISIONS', 'MEAN_ERROR', 'SIGMA_ERROR', 'plain_layers', 'rounded', 'restored', 'export_explorer']
 
-# %% ../nbs/14a_explorer.ipynb #39ca45f7
+# %% ../nbs/14a_explorer.ipynb #2ca6b6bf
 import base64
 import html
 import io
@@ -25,7 +25,7 @@ from .generation import pictures_for
 from .likelihoods import BernoulliLikelihood, HomoscedasticGaussian, ImagewiseGaussian, PixelwiseGaussian
 from .vae import VAE, asking, replace_file
 
-# %% ../nbs/14a_explorer.ipynb #6c6135bf
+# %% ../nbs/14a_explorer.ipynb #a243fa4d
 _rows = nn.Sequential, Network, MLPDecoder, CNNDecoder, FullPrecision  # run their children one after the other
 _nothing = nn.Identity, nn.Flatten, nn.Unflatten, nn.Dropout           # do nothing to a row of numbers in eval mode
 _names = {kind: name for name, kind in reversed(ACTIVATIONS.items())}
@@ -45,7 +45,7 @@ def plain_layers(network: nn.Module,  # of a decoder
     raise ValueError(f"{place}: a page can't run {network!r}; it knows Linear, ConvTranspose2d without groups or "
                      f"dilation, and, as they come, {', '.join(sorted({k.__name__ for k in _names}))}")
 
-# %% ../nbs/14a_explorer.ipynb #b0b4746b
+# %% ../nbs/14a_explorer.ipynb #3056c517
 PRECISIONS = dict(float16=2, int8=1) # bytes of a weight, the finest first
 
 
@@ -82,7 +82,7 @@ def restored(stored: torch.Tensor, # (outputs, ...)
     "What the page will read."
     return stored.float() if scale is None else stored.float() * scale.view(-1, *[1] * (stored.ndim - 1))
 
-# %% ../nbs/14a_explorer.ipynb #dcd9cf54
+# %% ../nbs/14a_explorer.ipynb #9ccdf8ee
 class _Bytes:
     "Arrays one after the other; `add` gives what the page needs to find one again."
     def __init__(self): self.data = bytearray()
@@ -127,7 +127,7 @@ def _describe(network, z, precision, store):
             told[-1] |= {name: tuple(x.shape[1:]) for name, x in zip(("from", "to"), shapes)}
     return told
 
-# %% ../nbs/14a_explorer.ipynb #cdcd0ee2
+# %% ../nbs/14a_explorer.ipynb #4d223fe0
 _READ = r"""
 const bytes = Uint8Array.from(atob(DATA), c => c.charCodeAt(0)).buffer;
 const half = h => {
@@ -143,7 +143,7 @@ const read = ({type, at, n, scale}) => {
 };
 """
 
-# %% ../nbs/14a_explorer.ipynb #d7222e0e
+# %% ../nbs/14a_explorer.ipynb #3191fe42
 _LAYERS = r"""
 const linear = ({weight, bias}) => x => bias.map((b, i) => {
   for (let j = 0, k = i * x.length; j < x.length; j++) b += weight[k + j] * x[j];
@@ -179,7 +179,7 @@ const steps = SPEC.layers.map(layer => {
 });
 """
 
-# %% ../nbs/14a_explorer.ipynb #981b1c33
+# %% ../nbs/14a_explorer.ipynb #bb7724dc
 _HEADS = r"""
 const n = SPEC.shape[0] * SPEC.shape[1] * SPEC.shape[2];
 const link = SPEC.link === "sigmoid" ? v => sigmoid(v) : v => v, positive = v => Math.hypot(SPEC.floor, softplus(v));
@@ -195,7 +195,7 @@ const decode = z => {
 };
 """
 
-# %% ../nbs/14a_explorer.ipynb #1ea2c861
+# %% ../nbs/14a_explorer.ipynb #5dc04613
 _DRAW = r"""
 const [C, H, W] = SPEC.shape, one = SPEC.noise === "imagewise" || SPEC.noise === "homoscedastic";
 const mapped = v => {
@@ -217,7 +217,7 @@ const short = v => v.toPrecision(2).replace(/e-0*/, "e−");
 const largest = sigma => { let top = 0; for (let i = 0; i < H * W; i++) top = Math.max(top, spread(sigma)(i)); return top; };
 """
 
-# %% ../nbs/14a_explorer.ipynb #1eccc19a
+# %% ../nbs/14a_explorer.ipynb #ca46838e
 _STYLE = r"""
 :host { display: block; container-type: inline-size; margin: 1rem 0; line-height: 1.4; }
 .pictures { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 1rem; }
@@ -257,32 +257,38 @@ const framed = (caption, cls = "") => {
   make("figcaption", figure, {innerHTML: caption});
   return figure;
 };
-const picture = (caption, what) => make("canvas", framed(caption), {width: W, height: H}, {role: "img", "aria-label": what});
+const picture = (caption, what) =>
+  make("canvas", framed(caption), {width: W, height: H}, {role: "img", "aria-label": what});
 const meanCanvas = picture("mean of <i>p</i>(<i>x</i>|<i>z</i>)", "decoded mean");
-const sigmaCanvas = picture("σ of each pixel", "standard deviation"), bar = make("div", sigmaCanvas.parentNode, {className: "bar"});
+const sigmaCanvas = picture("σ of each pixel", "standard deviation");
+const bar = make("div", sigmaCanvas.parentNode, {className: "bar"});
 const stops = SPEC.viridis.map(c => `rgb(${c})`).join();
 const z = new Float32Array(SPEC.latent_dim), presets = SPEC.presets.map(({z}) => read(z));
 const show = (moved = null) => {
   const {mean, sigma} = decode(z), top = largest(sigma), at = spread(sigma);
   paint(meanCanvas, pixel(mean));
-  paint(sigmaCanvas, one ? () => Array(3).fill(255 * 0.9 * Math.min(top / SPEC.top, 1)) : i => mapped(at(i) / (top || 1)));
-  bar.innerHTML = one ? `σ = ${short(top)}` : `0 <i style="background:linear-gradient(90deg,${stops})"></i> ${short(top)}`;
+  const tile = Array(3).fill(255 * 0.9 * Math.min(top / SPEC.top, 1));
+  paint(sigmaCanvas, one ? () => tile : i => mapped(at(i) / (top || 1)));
+  bar.innerHTML = one ? `σ = ${short(top)}`
+    : `0 <i style="background:linear-gradient(90deg,${stops})"></i> ${short(top)}`;
   sigmaCanvas.setAttribute("aria-label", `standard deviation of each pixel, at most ${short(top)}`);
   sliders.forEach(([slider, value], d) => {
     if (slider !== moved) slider.value = z[d];
     value.textContent = z[d].toFixed(2).replace("-", "−");
   });
-  buttons.forEach((button, i) => button.setAttribute("aria-pressed", presets[i].every((v, d) => Math.abs(v - z[d]) < 1e-6)));
+  buttons.forEach((button, i) => button.setAttribute("aria-pressed",
+    presets[i].every((v, d) => Math.abs(v - z[d]) < 1e-6)));
 };
 const go = to => { z.set(to); show(); };
 """
 
-# %% ../nbs/14a_explorer.ipynb #3d0ad3f8
+# %% ../nbs/14a_explorer.ipynb #5b1c4db8
 _PAD = r"""
 const sheet = framed("between four presets", "wide"), side = 5;  // the small images on the map
-const pad = make("div", sheet, {className: "pad", tabIndex: 0}, {role: "slider", "aria-label": "place between four presets",
-  "aria-valuemin": 0, "aria-valuemax": 100});
-const map = make("canvas", pad, {width: side * W, height: side * H}, {"aria-hidden": true}), dot = make("div", pad, {className: "dot"});
+const pad = make("div", sheet, {className: "pad", tabIndex: 0}, {role: "slider",
+  "aria-label": "place between four presets", "aria-valuemin": 0, "aria-valuemax": 100});
+const map = make("canvas", pad, {width: side * W, height: side * H}, {"aria-hidden": true});
+const dot = make("div", pad, {className: "dot"});
 let corners = [0, 1, 2, 3].map(i => presets[i % presets.length]), place = [0.5, 0.5];
 const between = ([x, y]) => corners[0].map((_, d) => (1 - y) * ((1 - x) * corners[0][d] + x * corners[1][d])
   + y * ((1 - x) * corners[2][d] + x * corners[3][d]));
@@ -313,11 +319,12 @@ pad.onkeydown = event => {
 };
 """
 
-# %% ../nbs/14a_explorer.ipynb #11e81faa
+# %% ../nbs/14a_explorer.ipynb #888d84ff
 _START = r"""
 const row = make("div", box, {className: "row"}, {role: "group", "aria-label": "images to start from"});
 const buttons = SPEC.presets.map(({image, name}, i) => {
-  const button = make("button", row, {className: "preset", type: "button", onclick: () => go(presets[i])}, {"aria-label": name});
+  const button = make("button", row, {className: "preset", type: "button", onclick: () => go(presets[i])},
+    {"aria-label": name});
   paint(make("canvas", button, {width: W, height: H}, {"aria-hidden": true}), pixel(read(image), 1));
   return button;
 });
@@ -349,7 +356,7 @@ host.explorer = {decode, go, latent: z};
 here.replaceWith(host);
 """
 
-# %% ../nbs/14a_explorer.ipynb #2992e8a8
+# %% ../nbs/14a_explorer.ipynb #d46e1282
 def _presets(model, data, count):
     "Latents (n, L), pictures (n, C, H, W) in [0, 1], names, and the order of the sliders."
     prior = model.prior()
@@ -376,12 +383,14 @@ def _noise(head):
     kinds = {PixelwiseGaussian: "pixelwise", ImagewiseGaussian: "imagewise",
              HomoscedasticGaussian: "homoscedastic", BernoulliLikelihood: "bernoulli"}
     if type(head) not in kinds:
-        raise ValueError(f"the likelihood is a {type(head).__name__}; a page knows {', '.join(k.__name__ for k in kinds)}")
-    told = {"noise": kinds[type(head)], "link": "identity" if isinstance(getattr(head, "link", None), nn.Identity) else "sigmoid",
+        known = ", ".join(kind.__name__ for kind in kinds)
+        raise ValueError(f"the likelihood is a {type(head).__name__}; a page knows {known}")
+    link = "identity" if isinstance(getattr(head, "link", None), nn.Identity) else "sigmoid"
+    told = {"noise": kinds[type(head)], "link": link,
             "floor": getattr(head, "sigma_floor", 0.0)}
     return told | {"sigma": head.sigma.item()} if told["noise"] == "homoscedastic" else told
 
-# %% ../nbs/14a_explorer.ipynb #ac4337b0
+# %% ../nbs/14a_explorer.ipynb #5e28cce0
 MEAN_ERROR = 0.02 # the largest allowed, in pixel units
 SIGMA_ERROR = 0.1 # likewise of σ, relative
 
@@ -413,7 +422,7 @@ def _static(p, tile):
     few.save(buffer := io.BytesIO(), "png", optimize=True)
     return buffer.getvalue()
 
-# %% ../nbs/14a_explorer.ipynb #25dcda7f
+# %% ../nbs/14a_explorer.ipynb #86996df0
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title><style>:root {{ color-scheme: light dark; }}
@@ -421,7 +430,8 @@ body {{ font: 1rem/1.5 system-ui, sans-serif; max-width: 56rem; margin: 0 auto; 
 noscript img {{ width: 100%; image-rendering: pixelated; }}</style></head>
 <body><main><h1>{title}</h1>
 <noscript><p>Means of the presets, and σ below. With JavaScript, sliders move the latents.</p>
-<img src="data:image/png;base64,{png}" alt="A row of decoded images over a row of maps of their standard deviation."></noscript>
+<img src="data:image/png;base64,{png}"
+alt="A row of decoded images over a row of maps of their standard deviation."></noscript>
 <script>
 {script}
 </script></main></body></html>
@@ -451,7 +461,7 @@ def _assemble(model, data, presets, precision, title):
     script = script.encode("ascii", "backslashreplace").decode()  # right in pages of any encoding
     return script, _static(p, noise["noise"] in ("imagewise", "homoscedastic")), errors
 
-# %% ../nbs/14a_explorer.ipynb #347bc87f
+# %% ../nbs/14a_explorer.ipynb #527bd130
 def export_explorer(model: VAE,                # trained; its decoder a row of plain layers, its images grey or RGB
                     path,                      # .html: a page of its own; .js: a script for yours, and a .png beside it
                     data=None,                 # `Data`, or images (n, C, H, W) to encode as presets; None: prior draws
@@ -477,11 +487,13 @@ def export_explorer(model: VAE,                # trained; its decoder a row of p
             title=html.escape(title), png=base64.b64encode(png).decode(), script=script)
         if (size := len(text.encode())) <= limit: break
     else:
-        raise ValueError(f"limit={limit:,}: with {precision} weights the page needs {size:,} bytes; take fewer hidden units "
-                         f"or channels in the decoder" + ", precision=None" * (precision != "int8") + " or a higher limit")
+        raise ValueError(f"limit={limit:,}: with {precision} weights the page needs {size:,} bytes; take fewer "
+                         f"hidden units or channels in the decoder" +
+                         ", precision=None" * (precision != "int8") + " or a higher limit")
     if not (mean <= MEAN_ERROR and sigma <= SIGMA_ERROR):
-        raise ValueError(f"precision={precision!r}: the page's mean would be off by up to {mean:.3f}, its σ by {sigma:.1%}; "
-                         f"allowed are {MEAN_ERROR} and {SIGMA_ERROR:.0%}: take float16 and a higher limit, or fewer units")
+        raise ValueError(f"precision={precision!r}: the page's mean would be off by up to {mean:.3f}, its σ by "
+                         f"{sigma:.1%}; allowed are {MEAN_ERROR} and {SIGMA_ERROR:.0%}: take float16 and a higher limit, "
+                         "or fewer units")
     replace_file(path, lambda file: file.write_text(text, encoding="utf-8"))
     if path.suffix == ".js": replace_file(path.with_suffix(".png"), lambda file: file.write_bytes(png))
     return {"precision": precision, "bytes": size, "mean_error": mean, "sigma_error": sigma}

@@ -96,29 +96,35 @@ const framed = (caption, cls = "") => {
   make("figcaption", figure, {innerHTML: caption});
   return figure;
 };
-const picture = (caption, what) => make("canvas", framed(caption), {width: W, height: H}, {role: "img", "aria-label": what});
+const picture = (caption, what) =>
+  make("canvas", framed(caption), {width: W, height: H}, {role: "img", "aria-label": what});
 const meanCanvas = picture("mean of <i>p</i>(<i>x</i>|<i>z</i>)", "decoded mean");
-const sigmaCanvas = picture("\u03c3 of each pixel", "standard deviation"), bar = make("div", sigmaCanvas.parentNode, {className: "bar"});
+const sigmaCanvas = picture("\u03c3 of each pixel", "standard deviation");
+const bar = make("div", sigmaCanvas.parentNode, {className: "bar"});
 const stops = SPEC.viridis.map(c => `rgb(${c})`).join();
 const z = new Float32Array(SPEC.latent_dim), presets = SPEC.presets.map(({z}) => read(z));
 const show = (moved = null) => {
   const {mean, sigma} = decode(z), top = largest(sigma), at = spread(sigma);
   paint(meanCanvas, pixel(mean));
-  paint(sigmaCanvas, one ? () => Array(3).fill(255 * 0.9 * Math.min(top / SPEC.top, 1)) : i => mapped(at(i) / (top || 1)));
-  bar.innerHTML = one ? `\u03c3 = ${short(top)}` : `0 <i style="background:linear-gradient(90deg,${stops})"></i> ${short(top)}`;
+  const tile = Array(3).fill(255 * 0.9 * Math.min(top / SPEC.top, 1));
+  paint(sigmaCanvas, one ? () => tile : i => mapped(at(i) / (top || 1)));
+  bar.innerHTML = one ? `\u03c3 = ${short(top)}`
+    : `0 <i style="background:linear-gradient(90deg,${stops})"></i> ${short(top)}`;
   sigmaCanvas.setAttribute("aria-label", `standard deviation of each pixel, at most ${short(top)}`);
   sliders.forEach(([slider, value], d) => {
     if (slider !== moved) slider.value = z[d];
     value.textContent = z[d].toFixed(2).replace("-", "\u2212");
   });
-  buttons.forEach((button, i) => button.setAttribute("aria-pressed", presets[i].every((v, d) => Math.abs(v - z[d]) < 1e-6)));
+  buttons.forEach((button, i) => button.setAttribute("aria-pressed",
+    presets[i].every((v, d) => Math.abs(v - z[d]) < 1e-6)));
 };
 const go = to => { z.set(to); show(); };
 
 const sheet = framed("between four presets", "wide"), side = 5;  // the small images on the map
-const pad = make("div", sheet, {className: "pad", tabIndex: 0}, {role: "slider", "aria-label": "place between four presets",
-  "aria-valuemin": 0, "aria-valuemax": 100});
-const map = make("canvas", pad, {width: side * W, height: side * H}, {"aria-hidden": true}), dot = make("div", pad, {className: "dot"});
+const pad = make("div", sheet, {className: "pad", tabIndex: 0}, {role: "slider",
+  "aria-label": "place between four presets", "aria-valuemin": 0, "aria-valuemax": 100});
+const map = make("canvas", pad, {width: side * W, height: side * H}, {"aria-hidden": true});
+const dot = make("div", pad, {className: "dot"});
 let corners = [0, 1, 2, 3].map(i => presets[i % presets.length]), place = [0.5, 0.5];
 const between = ([x, y]) => corners[0].map((_, d) => (1 - y) * ((1 - x) * corners[0][d] + x * corners[1][d])
   + y * ((1 - x) * corners[2][d] + x * corners[3][d]));
@@ -150,7 +156,8 @@ pad.onkeydown = event => {
 
 const row = make("div", box, {className: "row"}, {role: "group", "aria-label": "images to start from"});
 const buttons = SPEC.presets.map(({image, name}, i) => {
-  const button = make("button", row, {className: "preset", type: "button", onclick: () => go(presets[i])}, {"aria-label": name});
+  const button = make("button", row, {className: "preset", type: "button", onclick: () => go(presets[i])},
+    {"aria-label": name});
   paint(make("canvas", button, {width: W, height: H}, {"aria-hidden": true}), pixel(read(image), 1));
   return button;
 });
