@@ -425,8 +425,8 @@ def evaluate(run, # folder of a trained model
              json: bool = False,   # print JSON
              report: bool = True,  # write report.json and report.html as well, in about a minute
              out=None,             # folder for them (default: that of the run)
-             likelihood_k: int = 200, # samples of z for each image in the report's log-likelihood
-             images: int = 500,    # the first so many for the report, but for the numbers printed
+             likelihood_k: int = 100, # samples of z for each image in the report's log-likelihood
+             images: int = 300,    # the first so many for the report, but for the numbers printed
              **options):
     "Print the numbers of a trained model: elbo, reconstruction, kl, rmse, sigma; and write a report."
     from json import dumps
@@ -447,7 +447,8 @@ def compare(runs, # folders that hold a report.json, as `vae_nb evaluate` writes
             ):
     "Put the reports of several runs in one table and figure; what can't be compared stands apart."
     from vae_nb.reports import compare as tables
-    for name, table in tables(runs, out).items(): print(name, table.T.to_string(float_format="{:,.4g}".format), sep="\n", end="\n\n")
+    for name, table in tables(runs, out).items():
+        print(name, table.T.to_string(float_format="{:,.4g}".format), sep="\n", end="\n\n")
     print(out)
 
 # %% ../nbs/15_cli.ipynb #6e5597b4

@@ -363,9 +363,9 @@ def report(model,                    # a VAE, or the folder of a run
            out=None,                 # folder for report.json and report.html; None: that of the run
            split: str = "test",      # "train", "valid" or "test"
            k: int = 1,               # samples of z for each image in the five numbers
-           likelihood_k: int = 200,  # … and in the log-likelihood
-           images: int = 500,        # the first so many, for all but the five numbers
-           gap_images: int = 32,     # the first so many, for the inference gaps
+           likelihood_k: int = 100,  # … and in the log-likelihood
+           images: int = 300,        # the first so many, for all but the five numbers
+           gap_images: int = 16,     # the first so many, for the inference gaps
            seed: int = 0,            # of everything drawn
            ) -> dict:                # sections of plain numbers, as in report.json
     "Measure everything that can be said of a model, and write it down."
@@ -485,7 +485,7 @@ def _write_comparison(out, groups):
                 for found in several]
         shown = [j for j in range(len(heads)) if any(row[j] != "–" for row in rows)]
         ks = sorted({found["log_likelihood"].get("k", 0) for found in several})
-        caption = (f"Nats an image, pixels 0…1; log-likelihood with k = {', '.join(map(str, ks))}, "
+        caption = (f"{name}: nats an image, pixels 0…1; log-likelihood with k = {', '.join(map(str, ks))}, "
                    "± its estimator's error")
         heads, *rows = [[row[j] for j in shown] for row in [heads, *rows]]
         body = table(caption, heads, rows, set(range(1, len(heads))))
