@@ -113,7 +113,7 @@ def add_option(group,        # argparse parser, or a group of it
 
 # %% ../nbs/15_cli.ipynb #de71bc74
 # name -> (function, the functions whose options it takes), in the order of the help
-COMMANDS = dict.fromkeys("demo train evaluate figures sample explore data".split())
+COMMANDS = dict.fromkeys("demo train evaluate compare figures sample explore data".split())
 DATA, MODEL, TRAINING = "vae_nb.data:load_data", "vae_nb.vae:create_vae", "vae_nb.training:fit"
 
 
