@@ -13,8 +13,9 @@ import math
 import torch
 from torch.distributions import Independent
 
-from .core import check_count, choose
-from .data import SPLITS, TORCHVISION, Data, as_data, load_data
+from .core import check_count
+from .data import as_data
+from .evaluation import split_for
 from .vae import VAE, asking, images_for
 
 # %% ../nbs/12c_calibration.ipynb #45d4799e
@@ -180,15 +181,8 @@ def images_of(model: VAE,  # for its image shape
               split: str,  # "train", "valid" or "test"
               ) -> tuple:  # Data, split, and the step between its pixel values: 1/255, or 0 for floats
     "Images to be measured, after a look at whether they suit the model."
-    known = isinstance(data, Data) or isinstance(data, str) and data in ("mnist-10k", *TORCHVISION)
-    if not known: data, split = load_data(data, valid=0, test=0), "train"
-    data = as_data(data)
-    choose("split", split, SPLITS)
-    if data.image_shape != model.image_shape:
-        raise ValueError(f"data has images of shape {data.image_shape}; the model expects {model.image_shape}")
+    data, split = split_for(model, data, split)
     x = data[split]
-    if not len(x):
-        raise ValueError(f"split={split!r} holds no image; the sizes are {({s: len(data[s]) for s in SPLITS})}")
     if x.dtype == torch.uint8: return data, split, 1 / 255
     inside = (x >= 0) & (x <= 1)  # not so for NaN
     if not inside.all():
