@@ -109,12 +109,17 @@ def opened(chromium, address):
 
 def run_all(page, widgets):
     "Run all cells; wait until so many widgets are there and the kernel is idle; no cell may have failed."
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_text("Run All Cells", exact=True).click()
+    prompts = "[...document.querySelectorAll('.jp-InputArea-prompt')].map(e => e.innerText).join(' ')"
+    end = time.monotonic() + WAIT / 1000
+    while not any(c.isdigit() for c in page.evaluate(prompts)):  # what is run before the kernel listens is forgotten
+        assert time.monotonic() < end, "the kernel does not answer"
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_text("Run All Cells", exact=True).click()
+        page.wait_for_timeout(1000)
+        page.wait_for_function(f"/\\d/.test({prompts}) || !{prompts}.includes('*')")
     page.wait_for_function("n => document.querySelectorAll('.vae-nb .noUi-handle').length && "
                            "document.querySelectorAll('.vae-nb').length == n", arg=widgets)
-    page.wait_for_function("[...document.querySelectorAll('.jp-InputArea-prompt')]"
-                           ".every(e => !e.innerText.includes('*'))")
+    page.wait_for_function(f"!{prompts}.includes('*')")
     failed = page.locator("[data-mime-type*='error'], [data-mime-type*='stderr']")
     assert failed.count() == 0, failed.all_inner_texts()
 
