@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 import vae_nb as v
-from vae_nb.importance import average
+from vae_nb.importance import BELIEVABLE, average
 from vae_nb.vae import replace_file
 
 RESULT = Path(__file__).parent.parent / "nbs" / "experiments" / "log_likelihood.json"
@@ -38,7 +38,8 @@ def measure(model, x, k):
     "Estimates for every image, averaged, and what they cost."
     start, cpu = time.perf_counter(), time.process_time()
     found = v.log_likelihood(model, x, k=k, details=True)
-    return {**average(found), "k": k, "seconds": round(time.perf_counter() - start, 1),
+    poor = (found["effective_sample_size"] < BELIEVABLE).sum().item()
+    return {**average(found), "images_not_believed": poor, "k": k, "seconds": round(time.perf_counter() - start, 1),
             "processor_seconds": round(time.process_time() - cpu, 1)}
 
 

@@ -325,7 +325,8 @@ def section_table(name: str,   # of the section
 
 def cards(found: dict) -> str: # HTML
     "The few numbers that one looks for first."
-    shown = [("log-likelihood", "log_likelihood", "log_likelihood", "nats"), ("ELBO", "numbers", "elbo", "nats"),
+    low = ", at least" if found["log_likelihood"].get("unbelievable") else ""  # importance sampling errs downwards
+    shown = [(f"log-likelihood{low}", "log_likelihood", "log_likelihood", "nats"), ("ELBO", "numbers", "elbo", "nats"),
              ("RMSE", "numbers", "rmse", "pixels"), ("active latents", "latents", "active_units", ""),
              ("calibration error, varying pixels", "calibration", "varying.calibration_error", "")]
     items = [(label, flat(found[section]).get(key), unit) for label, section, key, unit in shown]
@@ -395,7 +396,8 @@ def _opened(model, data):  # model, data, what run.json says, and the run's fold
 
 # %% ../nbs/12f_report.ipynb #1eb6d33f
 COLUMNS = { # heading -> (section, number)
-    "log-likelihood": ("log_likelihood", "log_likelihood"), "ELBO": ("numbers", "elbo"), "KL": ("numbers", "kl"),
+    "log-likelihood": ("log_likelihood", "log_likelihood"), "not believed": ("log_likelihood", "unbelievable"),
+    "ELBO": ("numbers", "elbo"), "KL": ("numbers", "kl"),
     "RMSE": ("numbers", "rmse"), "bits/dim": ("bits_per_dimension", "bits_per_dimension"),
     "information": ("latents", "mutual_information"), "active": ("latents", "active_units"),
     "inference gap": ("inference_gaps", "inference_gap"),
