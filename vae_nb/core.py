@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['choose', 'error_of', 'check_count', 'check_image_shape', 'check_batch', 'to_unit', 'full_precision', 'positive',
-           'check_positive', 'Head', 'check_head', 'probe', 'Conditional', 'check_network', 'pixel_log_prob', 'Terms']
+           'check_positive', 'keep_freed_memory', 'Head', 'check_head', 'probe', 'Conditional', 'check_network',
+           'pixel_log_prob', 'Terms']
 
 # %% ../nbs/00_core.ipynb #1aea03dc
 import difflib
@@ -101,6 +102,11 @@ def check_positive(argument: str, # name of the argument, for the message
         raise TypeError(f"{argument}={value!r}: expected a number above 0")
     if not 0 < number < float("inf"): raise ValueError(f"{argument}={value!r}: expected a number above 0")
     return number
+
+# %% ../nbs/00_core.ipynb #6098b1bc
+def keep_freed_memory():
+    "Let the C library's allocator keep up to 64 MB of freed memory; elsewhere than on Linux, nothing happens."
+    torch.empty(2 ** 25 - 2 ** 16, dtype=torch.uint8)
 
 # %% ../nbs/00_core.ipynb #5d72d410
 class Head(nn.Module):

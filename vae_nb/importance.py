@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import torch
 
-from .core import check_batch, check_count, check_positive, full_precision
+from .core import check_batch, check_count, check_positive, full_precision, keep_freed_memory
 from .data import stream
 from .discretised import dequantise
 from .vae import VAE, asking, images_for
@@ -48,7 +48,7 @@ class RunningWeights:
     def effective_sample_size(self): return self.s1 ** 2 / self.s2  # (B,)
 
 # %% ../nbs/12a_importance.ipynb #be88007a
-PIECE = 800_000 # raw numbers that go through the decoder at a time on a CPU; a GPU takes 32 times as many
+PIECE = 1_600_000 # raw numbers that go through the decoder at a time on a CPU; a GPU takes 32 times as many
 IMAGES = 64 # encoded at a time, more where k is small
 
 
@@ -133,6 +133,7 @@ def log_likelihood(model: VAE,               # trained
 def _side_by_side(device):
     "How many pieces are worked on at the same time, and a `map` that does it, each on one thread of the CPU."
     n = torch.get_num_threads() if device.type == "cpu" else 1
+    if device.type == "cpu": keep_freed_memory()
     if n == 1: yield 1, map; return
     try:
         torch.set_num_threads(1)
