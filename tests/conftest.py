@@ -37,3 +37,11 @@ def chromium():
         browser = playwright.chromium.launch(executable_path=path, args=quiet)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def artefacts(tmp_path_factory):
+    "A folder for screenshots and numbers: that of VAE_NB_ARTEFACTS, if it is set."
+    folder = Path(os.environ.get("VAE_NB_ARTEFACTS") or tmp_path_factory.mktemp("artefacts"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -52,14 +52,6 @@ def pages(site):
             for page in sorted(site.rglob("*.html"))}
 
 
-@pytest.fixture(scope="session")
-def artefacts(tmp_path_factory):
-    "Where screenshots are kept: VAE_NB_ARTEFACTS, or pytest's temporary folder."
-    folder = Path(os.environ.get("VAE_NB_ARTEFACTS") or tmp_path_factory.mktemp("screenshots"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 @pytest.fixture
 def visit(chromium, address):
     "Opens a page; afterwards no error may have shown in the console, and nobody else been asked for anything."

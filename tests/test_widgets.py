@@ -25,14 +25,6 @@ SETTINGS = {"notebook-extension/tracker": {"windowingMode": "none"},  # else cel
 
 
 @pytest.fixture(scope="module")
-def artefacts(tmp_path_factory):
-    "A folder for screenshots and numbers: that of VAE_NB_ARTEFACTS, if it is set."
-    folder = Path(os.environ.get("VAE_NB_ARTEFACTS") or tmp_path_factory.mktemp("artefacts"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def run(tmp_path_factory):
     "A trained run."
     out = tmp_path_factory.mktemp("run") / "digits"

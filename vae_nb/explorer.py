@@ -15,9 +15,8 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.distributions import Normal, kl_divergence
 
-from .core import check_count, choose
+from .core import check_count, choose, kl_per_dimension
 from .data import Data
 from .decoders import CNNDecoder, FullPrecision, MLPDecoder
 from .encoders import ACTIVATIONS, Network
@@ -374,7 +373,7 @@ def _presets(model, data, count):
         data = images[which]
     x = pictures_for(model, data, argument="data")
     q = model.encode(x[:count])
-    told = kl_divergence(Normal(q.mean, q.stddev), Normal(prior.mean, prior.stddev)).mean(0)  # (L,)
+    told = kl_per_dimension(q, prior).mean(0)  # (L,)
     return q.mean, x[:count], names, told.argsort(descending=True).tolist()
 
 

@@ -8,9 +8,8 @@ __all__ = ['pictures_for', 'pipeline_figure', 'prior_figure', 'bilinear', 'trave
 
 # %% ../nbs/13_generation.ipynb #776d52a6
 import torch
-from torch.distributions import Normal, kl_divergence
 
-from .core import check_count, check_positive
+from .core import check_count, check_positive, kl_per_dimension
 from .vae import VAE, asking, images_for
 
 # %% ../nbs/13_generation.ipynb #e3f476b2
@@ -74,7 +73,7 @@ def informative(q,          # posterior of one image, batch (), event (L,)
                 n: int,     # how many
                 ) -> list:  # of coordinates, the most informative first
     "The coordinates whose marginal posterior differs most from the prior, by KL."
-    share = kl_divergence(Normal(q.mean, q.stddev), Normal(prior.mean, prior.stddev))  # (L,)
+    share = kl_per_dimension(q, prior)  # (L,)
     return share.argsort(descending=True)[:n].tolist()
 
 

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 
 import torch
 
-from .core import check_batch, check_count, check_positive, full_precision, keep_freed_memory
+from .core import (check_batch, check_count, check_finite, check_positive, full_precision,
+                         keep_freed_memory)
 from .data import stream
 from .discretised import dequantise
 from .vae import VAE, asking, images_for
@@ -79,9 +80,7 @@ def check_events(model: VAE,      # whose likelihood says which values a pixel c
                  x: torch.Tensor, # (B, C, H, W), floats
                  ):
     "Raise unless log p(x) has a meaning for these images: a density for numbers, a probability for its levels."
-    if not x.isfinite().all():
-        bad = (~x.isfinite()).flatten(1).any(1).sum()
-        raise ValueError(f"x: {bad} of {len(x)} images hold NaN or infinite pixels; expected finite ones")
+    check_finite(x)
     head, levels = model.decoder.head, model.decoder.head.levels
     if levels is not None:
         steps = x * (levels - 1)

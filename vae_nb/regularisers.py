@@ -10,9 +10,9 @@ __all__ = ['kl_weights', 'estimators', 'linear_annealing', 'cyclical_annealing',
 from math import log
 
 import torch
-from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, kl_divergence
+from torch.distributions import Distribution, MultivariateNormal, Normal
 
-from .core import Terms, check_count, check_positive, choose
+from .core import Terms, check_count, check_positive, choose, kl_per_dimension
 from .objectives import elbo
 
 # %% ../nbs/10b_regularisers.ipynb #a1b03679
@@ -40,7 +40,7 @@ def latent_kl(terms: Terms      # one pass of a batch, Gaussian posterior and pr
     for name, d in (("posterior", terms.q), ("prior", terms.prior)):
         if not isinstance(d, MultivariateNormal) and not isinstance(getattr(d, "base_dist", None), Normal):
             raise TypeError(f"{name} is {type(d).__name__}; a KL for each latent needs a Gaussian")
-    return kl_divergence(Normal(terms.q.mean, terms.q.stddev), Normal(terms.prior.mean, terms.prior.stddev))
+    return kl_per_dimension(terms.q, terms.prior)
 
 
 def check_weight(argument: str, # name of the argument, for the message

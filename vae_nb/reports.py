@@ -21,13 +21,13 @@ from typing import Any
 import torch
 
 from . import __version__
-from .pixel_calibration import calibration, calibration_panels, hard_images, hard_images_figure, predictive_check
-from .core import check_count, choose
+from .core import check_count, check_finite
 from .data import Data
 from .evaluation import evaluate, split_for
 from .importance import BELIEVABLE, average, bits_per_dimension, log_likelihood
-from .latents import check_finite, draw_kl, embedding_figure, gaps_figure, inference_gaps, latent_numbers
-from .vae import VAE, digest, images_for, replace_file
+from .latents import draw_kl, embedding_figure, gaps_figure, inference_gaps, latent_numbers
+from .pixel_calibration import calibration, calibration_panels, hard_images, hard_images_figure, predictive_check
+from .vae import VAE, digest, replace_file
 
 # %% ../nbs/12f_report.ipynb #5052bf73
 @dataclass

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['objectives', 'schedules', 'NAMES', 'SILENT', 'make_objective', 'objective_name', 'kl_schedule', 'TrainingStep',
-           'measure', 'diagnose', 'kl_per_dimension', 'warn_of_collapse', 'History', 'save_checkpoint',
-           'load_checkpoint', 'Run', 'averages', 'train_epoch', 'after_epoch', 'check_settings', 'start_run', 'fit']
+           'measure', 'diagnose', 'warn_of_collapse', 'History', 'save_checkpoint', 'load_checkpoint', 'Run',
+           'averages', 'train_epoch', 'after_epoch', 'check_settings', 'start_run', 'fit']
 
 # %% ../nbs/11_training.ipynb #969c85be
 import inspect
@@ -18,10 +18,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from torch.distributions import Distribution, Normal, kl_divergence
 
 from .beta_nll import beta_score, check_beta
-from .core import check_count, check_positive, choose
+from .core import check_count, check_positive, choose, kl_per_dimension
 from .data import as_data
 from .gradients import elbo_stl, iwae_dreg, iwae_stl
 from .objectives import elbo, iwae, numbers
@@ -147,13 +146,6 @@ def diagnose(model: VAE,      # any
 
 # %% ../nbs/11_training.ipynb #5a11e7c1
 SILENT = 0.01 # nats: a latent whose mean KL is below this says nothing about the image
-
-
-def kl_per_dimension(q: Distribution,     # posterior, batch (B,), event (L,)
-                     prior: Distribution, # event (L,)
-                     ) -> torch.Tensor:   # (B, L), nats
-    "KL of each latent's marginal posterior to its marginal prior, both taken as normal."
-    return kl_divergence(Normal(q.mean, q.stddev), Normal(prior.mean, prior.stddev))
 
 
 def warn_of_collapse(model: VAE,      # trained

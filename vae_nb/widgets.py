@@ -17,9 +17,8 @@ import numpy as np
 import torch
 from accelerate.tracking import GeneralTracker
 from fastcore.basics import patch
-from torch.distributions import Normal, kl_divergence
 
-from .core import check_count
+from .core import check_count, kl_per_dimension
 from .data import Data, as_data, read_image, resize_images
 from .figures import (DOTS_PER_INCH, colour_bar, column_titles, draw_image, draw_sigma, figure_style, image_grid,
                             is_constant, panels, pipeline, samples, save_figure, sigma_map, to_array, to_pixels)
@@ -241,7 +240,7 @@ def survey(model: VAE,        # trained
     with asking(model):
         images = model.sample(n).mean.clamp(0, 1) if images is None else images_for(model, images[:n])
         q, prior = model.encode(images), model.prior()
-        kl = kl_divergence(Normal(q.mean, q.stddev), Normal(prior.mean, prior.stddev)).mean(0)  # (L,)
+        kl = kl_per_dimension(q, prior).mean(0)  # (L,)
         reach = max((q.mean.abs() + 2 * q.stddev).max().item(), (prior.mean.abs() + 3 * prior.stddev).max().item())
         sigma = model.decode(q.mean[:128]).stddev.amax().item()
     return SimpleNamespace(kl=kl.cpu(), limit=math.ceil(2 * reach) / 2, top=sigma)
