@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STREAMS', 'SPLITS', 'KINDS', 'SUFFIXES', 'TORCHVISION', 'bundled_digits', 'check_layout', 'pieces', 'check_range',
            'as_bytes', 'check_images', 'check_size', 'resize_images', 'stream', 'share', 'split_indices',
-           'random_bytes', 'below_255', 'draw_binary', 'binarize_fixed', 'Data', 'Source', 'array_source',
+           'random_bytes', 'below_255', 'toss', 'draw_binary', 'binarize_fixed', 'Data', 'Source', 'array_source',
            'stack_images', 'read_image', 'find_images', 'folder_source', 'data_root', 'torchvision_source', 'download',
            'torchvision_sources', 'bundled_sources', 'open_source', 'read_splits', 'load_data', 'as_data']
 
@@ -191,12 +191,19 @@ def below_255(shape: tuple,                     # of the array wanted
     return r.reshape(shape)
 
 
-def draw_binary(x: torch.Tensor,                # uint8, or float in [0, 1]; on the CPU
-                generator: np.random.Generator, # is moved on
-                ) -> torch.Tensor:              # uint8 of the same shape: 0, or 255 with probability x/255 (floats: x)
+def toss(x: torch.Tensor,                # uint8, or float in [0, 1]; on the CPU
+         generator: np.random.Generator, # is moved on
+         ) -> torch.Tensor:              # bool of the same shape: true with probability x/255 (floats: x)
     "Toss a coin for every pixel."
     r = below_255(x.shape, generator) if x.dtype == torch.uint8 else generator.random(x.shape, np.float32)
-    return torch.from_numpy((r < x.numpy()).view(np.uint8) * np.uint8(255))
+    return torch.from_numpy(r < x.numpy())
+
+
+def draw_binary(x: torch.Tensor,                # uint8, or float in [0, 1]; on the CPU
+                generator: np.random.Generator, # is moved on
+                ) -> torch.Tensor:              # uint8 of the same shape: 0 or 255
+    "An image of the coins."
+    return toss(x, generator).byte().mul_(255)
 
 # %% ../nbs/02_data.ipynb #b79702f0
 def binarize_fixed(x: torch.Tensor, # (N, C, H, W), uint8 or float
@@ -304,8 +311,7 @@ def batches(self: Data,
     tossed = self.binarize == "dynamic" and split == "train"
     def batch(i):
         x = images.index_select(0, i)
-        if tossed: x = draw_binary(x, noise)
-        return to_unit(x.to(device))
+        return toss(x, noise).view(torch.uint8).to(device).float() if tossed else to_unit(x.to(device))
     return map(batch, indices)
 
 # %% ../nbs/02_data.ipynb #a78d7346

@@ -138,3 +138,4 @@ class CNNEncoder(Network):
             layers += [nn.Conv2d(a, b, kernel, stride=2, padding=padding), activation_layer(activation)]
         linear = nn.Linear(widths[-1] * prod(sizes[-1]), prod(out_shape))
         super().__init__(image_shape, out_shape, [*layers, nn.Flatten(), linear, nn.Unflatten(1, out_shape)])
+        self.to(memory_format=torch.channels_last)  # the layout in which convolutions are fast

@@ -18,7 +18,7 @@ from torch import nn
 
 from .core import check_count, choose, kl_per_dimension
 from .data import Data
-from .decoders import CNNDecoder, FullPrecision, MLPDecoder
+from .decoders import CNNDecoder, Doubling, FullPrecision, MLPDecoder
 from .encoders import ACTIVATIONS, Network
 from .generation import pictures_for
 from .likelihoods import BernoulliLikelihood, HomoscedasticGaussian, ImagewiseGaussian, PixelwiseGaussian
@@ -40,7 +40,7 @@ def plain_layers(network: nn.Module,  # of a decoder
     if type(network) in _nothing: return []
     plain = type(network) in _names and repr(network).replace("inplace=True", "") == repr(type(network)())
     if type(network) is nn.Linear or plain: return [network]
-    if type(network) is nn.ConvTranspose2d and all(getattr(network, k) == v for k, v in _usual.items()): return [network]
+    if type(network) in (nn.ConvTranspose2d, Doubling) and all(getattr(network, k) == v for k, v in _usual.items()): return [network]
     raise ValueError(f"{place}: a page can't run {network!r}; it knows Linear, ConvTranspose2d without groups or "
                      f"dilation, and, as they come, {', '.join(sorted({k.__name__ for k in _names}))}")
 
@@ -111,7 +111,7 @@ def _describe(network, z, precision, store):
         if type(layer) in _names:
             told.append({"kind": _names[type(layer)]})
             continue
-        shapes, turned = _passes(network, layer, z), type(layer) is nn.ConvTranspose2d
+        shapes, turned = _passes(network, layer, z), isinstance(layer, nn.ConvTranspose2d)
         kind = "float16" if 8 * layer.weight.numel() < total else precision  # small layers cost little
         stored, scale = rounded(layer.weight.transpose(0, 1) if turned else layer.weight, kind,
                                 None if turned else shapes[0])
@@ -122,7 +122,9 @@ def _describe(network, z, precision, store):
         told.append({"kind": "transposed" if turned else "linear", "weight": store.add(stored, scale),
                      "bias": store.add(half)})
         if turned:
-            told[-1] |= {name: getattr(layer, name) for name in ("kernel_size", "stride", "padding")}
+            odd = [side % 2 for side in layer.size] if isinstance(layer, Doubling) else [0, 0]  # a first row is dropped
+            told[-1] |= {"kernel_size": layer.kernel_size, "stride": layer.stride,
+                         "padding": [p + o for p, o in zip(layer.padding, odd)]}
             told[-1] |= {name: tuple(x.shape[1:]) for name, x in zip(("from", "to"), shapes)}
     return told
 

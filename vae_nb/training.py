@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['objectives', 'schedules', 'NAMES', 'SILENT', 'make_objective', 'objective_name', 'kl_schedule', 'TrainingStep',
-           'measure', 'diagnose', 'warn_of_collapse', 'History', 'save_checkpoint', 'load_checkpoint', 'Run',
-           'averages', 'train_epoch', 'after_epoch', 'check_settings', 'start_run', 'fit']
+           'measure', 'diagnose', 'warn_of_collapse', 'History', 'save_checkpoint', 'load_checkpoint', 'Run', 'Sums',
+           'train_epoch', 'after_epoch', 'check_settings', 'start_run', 'fit']
 
 # %% ../nbs/11_training.ipynb #969c85be
 import inspect
@@ -20,10 +20,10 @@ import torch
 from torch import nn
 
 from .beta_nll import beta_score, check_beta
-from .core import check_count, check_positive, choose, kl_per_dimension
+from .core import check_count, check_positive, choose, keep_freed_memory, kl_per_dimension
 from .data import as_data
 from .gradients import elbo_stl, iwae_dreg, iwae_stl
-from .objectives import elbo, iwae, numbers
+from .objectives import bound, elbo, iwae, numbers
 from .regularisers import check_weight, dip_vae, free_bits, info_vae, kl_weights, tc_vae
 from .vae import VAE, asking, images_for, load_tensors, load_weights, replace_file, save_tensors
 
@@ -81,18 +81,18 @@ NAMES = ("elbo", "reconstruction", "kl", "sigma") # nats an image, except σ
 
 
 class TrainingStep(nn.Module):
-    "Batch to loss and sums over the batch of `objective`, ELBO, reconstruction, KL, σ and the mean squared error."
+    "Batch to loss and sums over the batch: objective, ELBO, reconstruction, KL; with `pixels`, σ and squared error."
     def __init__(self, model, objective, score, k, precision):
         super().__init__()
         self.model, self.objective, self.score, self.k = model, objective, score, k
         self.dtype = choose("precision", precision, {"fp32": None, "bf16": torch.bfloat16})
 
-    def forward(self, x, **weights):
+    def forward(self, x, pixels=False, **weights):
         with torch.autocast(x.device.type, self.dtype, enabled=self.dtype is not None):
             terms = self.model(x, self.k, self.score)
-        with torch.autocast(x.device.type, enabled=False): return self.values(terms, **weights)
+        with torch.autocast(x.device.type, enabled=False): return self.values(terms, pixels, **weights)
 
-    def values(self, terms, **weights):  # kl_weight, where it changes during training
+    def values(self, terms, pixels, **weights):  # kl_weight, where it changes during training
         x, value = terms.x, self.objective(terms, **weights)  # (B,)
         if self.score is not None and "score" not in vars(terms):
             raise ValueError(f"beta_nll is set, but the objective {objective_name(self.objective)!r} "
@@ -101,9 +101,9 @@ class TrainingStep(nn.Module):
             raise ValueError(f"objective(terms) has shape {tuple(value.shape)}; "
                              f"expected one number per image, {tuple(x.shape[:1])}")
         with torch.no_grad():
-            error = (terms.p.mean - x).square().mean((0, 2, 3, 4))  # (B,)
-            report = numbers(terms)
-            sums = torch.stack([value, *(report[name] for name in NAMES), error]).sum(1)  # (6,)
+            report = [value, *bound(terms).values()]
+            if pixels: report += [numbers(terms)["sigma"], (terms.p.mean - x).square().mean((0, 2, 3, 4))]
+            sums = torch.stack(report).sum(1)  # (4,), or (6,)
         return value.sum(), sums
 
 # %% ../nbs/11_training.ipynb #8e010b2d
@@ -206,6 +206,9 @@ def load_checkpoint(path: Path, model: VAE, optimizer, settings: dict) -> dict:
     for name, t in part("optimizer.").items():
         i, slot = name.split(".", 1)
         slots.setdefault(int(i), {})[slot] = t
+    for i, p in enumerate(model.parameters()):  # moments are laid out in memory as the weights are
+        for name, t in slots.get(i, {}).items():
+            if t.shape == p.shape: slots[i][name] = torch.empty_like(p).copy_(t)
     optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
     return state
 
@@ -247,41 +250,55 @@ class Run:
                                  f"not finite is {what}. {kept}".rstrip())
 
 # %% ../nbs/11_training.ipynb #922a9b29
-def averages(sums, n):
-    "Sums over images as named means."
-    objective, *means, error = (sums.cpu().double() / n).tolist()
-    return {"objective": objective, **dict(zip(NAMES, means)), "rmse": math.sqrt(max(error, 0))}
+class Sums:
+    "Sums of a step's numbers over the images of an epoch; they stay where they were computed until they are asked for."
+    def __init__(self): self.total, self.n, self.pixels, self.n_pixels = 0, 0, 0, 0
+
+    def add(self, sums, n):
+        self.total, self.n = self.total + sums[:4], self.n + n
+        if len(sums) > 4: self.pixels, self.n_pixels = self.pixels + sums[4:], self.n_pixels + n
+
+    def means(self,
+              reduce=None, # sums a tensor over all devices; None: only this one
+              ) -> dict:   # named
+        counts = torch.tensor([self.n] * 4 + [self.n_pixels] * 2, device=self.total.device)
+        both = torch.stack([torch.cat([self.total, self.pixels]), counts])
+        sums, counts = (both if reduce is None else reduce(both)).double().cpu()
+        objective, *means, error = (sums / counts).tolist()
+        return {"objective": objective, **dict(zip(NAMES, means)), "rmse": math.sqrt(max(error, 0))}
+
 
 
 def train_epoch(run: Run,
                 bar,       # tqdm, one tick a step
                 ) -> dict: # the epoch's row of the history
     "One pass over the training images."
-    s, data, total, n = run.settings, run.data, 0, 0
+    s, data, sums = run.settings, run.data, Sums()
     batch_size = s["batch_size"] * s["accumulate"]
     steps = data.steps("train", batch_size, **run.place)
     sequence = np.random.SeedSequence([s["seed"], run.epoch, run.place["rank"]])
     torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
     run.model.train()
     batches = data.batches("train", batch_size, run.epoch, s["seed"], run.device, **run.place)
-    for i, x in enumerate(batches, run.epoch * steps):
+    for j, x in enumerate(batches):
+        i = run.epoch * steps + j
         t = i / (s["epochs"] * steps)
         lr, weights = s["lr"] * schedules[s["schedule"]](t), {"kl_weight": run.anneal(t)} if run.anneal else {}
         for group in run.optimizer.param_groups: group["lr"] = lr
-        look = i % 20 == 0 or bar.n == bar.total - 1
+        look = j % 20 == 0
         for piece in x.tensor_split(min(s["accumulate"], len(x))):
-            value, sums = run.step(piece, **weights)
+            value, numbers_of_step = run.step(piece, pixels=look, **weights)
             if (look or run.device.type == "cpu") and not value.isfinite():
                 run.stop(diagnose(run.model, piece, s["k"], run.score), i + 1)
             run.accelerator.backward(-value / len(x))
-            total, n = total + sums, n + len(piece)
+            sums.add(numbers_of_step, len(piece))
         if s["grad_clip"]: run.accelerator.clip_grad_norm_(run.model.parameters(), s["grad_clip"])
         run.optimizer.step(); run.optimizer.zero_grad()
         bar.update()
         if look and not bar.disable:
-            bar.set_postfix({name: f"{averages(total, n)[name]:.4g}"
-                             for name in ("elbo", "reconstruction", "kl", "rmse")}, refresh=False)
-    row = averages(run.accelerator.reduce(total), n * run.place["world"])
+            now = sums.means()
+            bar.set_postfix({name: f"{now[name]:.4g}" for name in ("elbo", "reconstruction", "kl", "rmse")}, refresh=False)
+    row = sums.means(run.accelerator.reduce)
     now = {"epoch": run.epoch + 1, "step": i + 1, "lr": lr, **weights}
     return {**now, **{f"train_{name}": value for name, value in row.items()}}
 
@@ -384,6 +401,7 @@ def fit(model: VAE,              # trained in place
                     precision=precision, accumulate=accumulate, seed=seed, images=len(data.train), **of_model)
     check_settings(settings, patience, out, resume, model)
     run = start_run(model, data, step, settings, out, resume, patience, tracker, anneal)
+    keep_freed_memory()
     networks = [model.encoder.network, model.decoder.network] if compile else []
     for network in networks: network.compile(dynamic=False)
     try: _loop(run, tracker, progress)
