@@ -7,6 +7,7 @@ import torch
 
 from vae_nb import create_vae, elbo, iwae
 from vae_nb.beta_nll import beta_nll_score
+from vae_nb.acceleration import PRECISIONS
 from vae_nb.training import TrainingStep
 
 LIKELIHOODS = {"bernoulli": (dict(likelihood="bernoulli"), None),
@@ -36,7 +37,7 @@ def test_trains(encoder, decoder, posterior, likelihood):
         if likelihood == "bernoulli": x = x.round()
         model = create_vae(shape, 3, encoder, decoder, posterior, hidden=(16,), channels=(4, 4), **options)
         before = true_elbo(model, x)
-        step = TrainingStep(model, elbo, score, k=1, precision=precision)
+        step = TrainingStep(model, elbo, score, k=1, dtype=PRECISIONS[precision])
         optimizer = torch.optim.Adam(model.parameters(), lr=3e-3, fused=True)
         for _ in range(100):
             optimizer.zero_grad()
@@ -54,7 +55,7 @@ def test_full_covariance_is_stable(latent_dim, objective, k, precision):
     torch.manual_seed(0)
     x = torch.rand(16, 1, 12, 12)
     model = create_vae((1, 12, 12), latent_dim, "mlp", "mlp", "full_covariance", hidden=(32,))
-    step = TrainingStep(model, objective, None, k, precision)
+    step = TrainingStep(model, objective, None, k, PRECISIONS[precision])
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01, fused=True)
     before = true_elbo(model, x)
     for _ in range(300):

@@ -12,6 +12,7 @@ import inspect
 import json
 import math
 import warnings
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from .acceleration import PRECISIONS, compile_mode, compiled, forward_by, network_dtype, recomputed
 from .beta_nll import beta_score, check_beta
 from .core import check_count, check_positive, choose, keep_freed_memory, kl_per_dimension
 from .data import as_data
@@ -82,10 +84,9 @@ NAMES = ("elbo", "reconstruction", "kl", "sigma") # nats an image, except σ
 
 class TrainingStep(nn.Module):
     "Batch to loss and sums over the batch: objective, ELBO, reconstruction, KL; with `pixels`, σ and squared error."
-    def __init__(self, model, objective, score, k, precision):
+    def __init__(self, model, objective, score, k, dtype=None): # dtype of the networks' products, for autocast
         super().__init__()
-        self.model, self.objective, self.score, self.k = model, objective, score, k
-        self.dtype = choose("precision", precision, {"fp32": None, "bf16": torch.bfloat16})
+        self.model, self.objective, self.score, self.k, self.dtype = model, objective, score, k, dtype
 
     def forward(self, x, pixels=False, **weights):
         with torch.autocast(x.device.type, self.dtype, enabled=self.dtype is not None):
@@ -333,6 +334,7 @@ def check_settings(s: dict, patience, out, resume: bool, model: VAE):
     if s["grad_clip"] is not None: s["grad_clip"] = check_positive("grad_clip", s["grad_clip"])
     if s["beta_nll"] is not None: s["beta_nll"] = check_beta(s["beta_nll"])
     choose("schedule", s["schedule"], schedules)
+    choose("precision", s["precision"], PRECISIONS)
     if patience is not None: check_count("patience", patience)
     if resume and out is None: raise ValueError("resume=True needs out, the folder of the run that is to go on")
     if out is not None and (not isinstance(out, (str, Path)) or not str(out)):
@@ -359,6 +361,7 @@ def start_run(model, data, step, settings, out, resume, patience, tracker, annea
     except ValueError as e: raise ValueError(f"tracker={tracker!r}: {e}") from None
     if tracker is not None and len(accelerator.log_with) < (len(tracker) if isinstance(tracker, (list, tuple)) else 1):
         raise ValueError(f"tracker={tracker!r}: accelerate knows it, but its package is not installed")
+    step.dtype = network_dtype(settings["precision"], accelerator.device)
     run = Run(model, data, step, accelerator, settings, None if out is None else Path(out), patience, anneal)
     if not run.out: return run
     replace_file(run.out / ".probe", lambda temporary: None)
@@ -382,7 +385,8 @@ def fit(model: VAE,              # trained in place
         grad_clip: float = None, # largest norm of the gradient
         patience: int = None,    # stop after so many epochs without a better validation ELBO, and go back to the best
         precision="fp32",        # "fp32" or "bf16" networks
-        compile: bool = False,   # compile the networks with torch.compile
+        compile=False,           # compile the networks; True, or a mode of torch.compile such as "reduce-overhead"
+        recompute: bool = False, # activations twice: less memory, a third more work
         accumulate: int = 1,     # an optimizer step takes so many times `batch_size` images, in so many pieces
         out=None,                # folder for the best model, the last checkpoint and the history
         resume: bool = False,    # go on from the checkpoint in `out`, if there is one
@@ -391,10 +395,10 @@ def fit(model: VAE,              # trained in place
         progress: bool = True,   # show a bar
         ) -> History:            # one row per epoch
     "Maximise an objective over the images; report, validate and stop on the true ELBO."
-    score = None if beta_nll is None else beta_score(beta_nll, model.decoder.head)
+    score, mode = None if beta_nll is None else beta_score(beta_nll, model.decoder.head), compile_mode(compile)
     data = as_data(data, seed=seed)
     kl_weight, anneal, remembered = kl_schedule(kl_weight)
-    step = TrainingStep(model, make_objective(objective, kl_weight, beta_nll, len(data.train)), score, k, precision)
+    step = TrainingStep(model, make_objective(objective, kl_weight, beta_nll, len(data.train)), score, k)
     of_model = {f"{name} of the model": value for name, value in (model.config or {}).items()}
     settings = dict(epochs=epochs, batch_size=batch_size, lr=lr, objective=objective_name(objective), k=k,
                     beta_nll=beta_nll, kl_weight=remembered, schedule=schedule, grad_clip=grad_clip,
@@ -402,12 +406,13 @@ def fit(model: VAE,              # trained in place
     check_settings(settings, patience, out, resume, model)
     run = start_run(model, data, step, settings, out, resume, patience, tracker, anneal)
     keep_freed_memory()
-    networks = [model.encoder.network, model.decoder.network] if compile else []
-    for network in networks: network.compile(dynamic=False)
-    try: _loop(run, tracker, progress)
-    finally:
-        for network in networks: network._compiled_call_impl = None
-        for t in run.accelerator.trackers: t.finish()
+    with ExitStack() as ways:
+        for network, rows in ((model.encoder.network, batch_size), (model.decoder.network, k * batch_size)):
+            if recompute: ways.enter_context(forward_by(network, recomputed))
+            if mode: ways.enter_context(forward_by(network, compiled(rows, mode)))
+        try: _loop(run, tracker, progress)
+        finally:
+            for t in run.accelerator.trackers: t.finish()
     if run.best_weights is not None: model.load_state_dict(run.best_weights)
     model.eval()
     if run.epoch and run.accelerator.is_main_process:
