@@ -1,26 +1,168 @@
-"""Images per second in training: `vae_nb.fit` beside a plain PyTorch loop over a torchvision DataLoader, same network, same batch.
+"""Images per second in training: `vae_nb.fit` beside what one would use instead, and beside what the machine can do.
 
-Rounds are interleaved, so that a busy machine slows both; medians and their ratio are printed.
-Runs on the bundled digits, written out in MNIST's own format for torchvision to read.
+Every contestant trains the same network on the same images in batches of one size, in a process of its own, so that its
+memory can be told; the processes wait for their turn, rounds are interleaved, and medians are printed. Contestants:
+
+    fit, fit bf16           `vae_nb.fit` as it is, and with precision="bf16"
+    fit compiled, … bf16    the same with compile=True
+    bare, bare bf16         its training step alone, compiled, on one batch that lies in memory: the limit for `fit`
+    products, products bf16 only the matrix products of all layers, forward and for both gradients: the limit for a step
+    in memory               a loop as one writes it by hand, over batches cut from a tensor
+    DataLoader              the same over a torchvision dataset
+    pythae                  pythae 0.1.2's trainer (in an environment of its own, made in runs/pythae with pip)
+
+Runs on the bundled digits, or with `--data` (a folder, or the variable VAE_NB_DATA) on the whole of MNIST.
 """
 import argparse
+import json
+import os
 import platform
+import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
+import warnings
+from copy import deepcopy
+from math import prod
 from pathlib import Path
 
-import numpy as np
 import torch
-import torchvision
-from torch.nn.functional import softplus
-from torch.utils.data import DataLoader
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
-from vae_nb import create_vae, fit, load_data
+ROOT = Path(__file__).parent.parent
+PYTHAE = ROOT / "runs" / "pythae"
+MLP = dict(encoder="mlp", decoder="mlp", hidden=(400,), latent_dim=20, batch_size=512)
+SMALL, DEFAULT = (dict(channels=channels, latent_dim=32, batch_size=128) for channels in ((32, 32, 32), None))
+CASES = {f"{network}, {posterior}": dict(options, posterior=kind)
+         for network, options in (("MLP 784-400-20", MLP), ("CNN 32-32-32", SMALL), ("CNN 32-64-128", DEFAULT))
+         for posterior, kind in (("mean-field", "mean_field"), ("full covariance", "full_covariance"))}
+OURS = {"fit": {}, "fit bf16": dict(precision="bf16"), "fit compiled": dict(compile=True),
+        "fit compiled bf16": dict(compile=True, precision="bf16")}
+LIMITS = ("bare", "bare bf16", "products", "products bf16")
+OTHERS = ("in memory", "DataLoader", "pythae")
+
+
+def images(folder):
+    from vae_nb import load_data
+    return load_data("mnist", root=folder, valid=0) if folder else load_data("mnist-10k", valid=0)
+
+
+def build(case):
+    from vae_nb import create_vae
+    options = {name: value for name, value in CASES[case].items() if name != "batch_size"}
+    torch.manual_seed(0)
+    return create_vae((1, 28, 28), likelihood="bernoulli", **options)
+
+
+# ---- our own ----
+
+def ours(case, data, options):
+    from vae_nb import fit
+    model = build(case)
+    return lambda: fit(model, data, epochs=1, batch_size=CASES[case]["batch_size"], progress=False, **options)
+
+
+def bare(case, data, dtype):
+    from vae_nb import elbo
+    from vae_nb.acceleration import compiled, forward_by
+    from vae_nb.core import keep_freed_memory
+    from vae_nb.training import TrainingStep
+    keep_freed_memory()
+    model, size = build(case), CASES[case]["batch_size"]
+    step, optimizer = TrainingStep(model, elbo, None, 1, dtype), torch.optim.Adam(model.parameters(), fused=True)
+    x, ways = data.train[:size] / 255, []
+    for network in (model.encoder.network, model.decoder.network):
+        ways.append(forward_by(network, compiled(size)))
+        ways[-1].__enter__()
+    def run():
+        for _ in range(len(data.train) // size):
+            value, _ = step(x)
+            (-value / size).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    run.kept = ways  # a context that nobody holds would end here
+    return run
+
+
+def shapes(network, x):
+    "The matrix product of each linear map, (rows, in, out), as one that unrolls its patches would have it."
+    found, hooks = [], []
+    def look(layer, inputs, out):
+        here, kernel = inputs[0], prod(getattr(layer, "kernel_size", (1,)))
+        rows = len(here) if here.ndim == 2 else len(here) * prod((here if isinstance(layer, nn.ConvTranspose2d) else out).shape[2:])
+        n_in, n_out = (layer.in_features, layer.out_features) if here.ndim == 2 else (layer.in_channels, layer.out_channels)
+        found.append((rows, n_in, n_out * kernel) if isinstance(layer, nn.ConvTranspose2d) else (rows, n_in * kernel, n_out))
+    for layer in network.modules():
+        if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)): hooks.append(layer.register_forward_hook(look))
+    network(x)
+    for hook in hooks: hook.remove()
+    return found
+
+
+def products(case, data, dtype):
+    from vae_nb.core import keep_freed_memory
+    keep_freed_memory()
+    model, size, work = build(case), CASES[case]["batch_size"], []
+    for number, (network, x) in enumerate(((model.encoder.network, torch.zeros(size, 1, 28, 28)),
+                                           (model.decoder.network, torch.zeros(size, model.latent_dim)))):
+        for layer, (n, a, b) in enumerate(shapes(network, x)):
+            x, w, y = (torch.randn(shape).to(dtype or torch.float32) for shape in ((n, a), (a, b), (n, b)))
+            outs = torch.empty_like(y), torch.empty_like(w), torch.empty_like(x)
+            work.append((x, w, outs[0]))
+            work.append((x.t(), y, outs[1]))
+            if number or layer: work.append((y, w.t(), outs[2]))  # nobody wants the gradient of the images
+    def run():
+        for _ in range(len(data.train) // size):
+            for x, w, out in work: torch.mm(x, w, out=out)
+    return run
+
+
+# ---- what one would use instead ----
+
+def plain_networks(case):
+    "The same layers as PyTorch has them."
+    from vae_nb.decoders import Doubling
+    model = build(case)
+    networks = [deepcopy(part.network.layers).to(memory_format=torch.contiguous_format) for part in (model.encoder, model.decoder)]
+    for i, layer in enumerate(networks[1]):
+        if not isinstance(layer, Doubling): continue
+        odd = [side % 2 for side in layer.size]
+        plain = nn.ConvTranspose2d(layer.in_channels, layer.out_channels, layer.kernel_size, 2,
+                                   [p + o for p, o in zip(layer.padding, odd)], odd)
+        plain.load_state_dict(layer.state_dict())
+        networks[1][i] = plain
+    return networks
+
+
+def by_hand(case, batches):
+    "What one writes by hand: reparameterised z, cross-entropy, KL in closed form."
+    encoder, decoder = plain_networks(case)
+    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-3)
+    def run():
+        for x in batches():
+            mean, raw = encoder(x).chunk(2, 1)
+            sigma = softplus(raw) + 1e-4
+            z = mean + sigma * torch.randn_like(sigma)
+            cross_entropy = binary_cross_entropy_with_logits(decoder(z), x, reduction="none").flatten(1).sum(1)
+            kl = (0.5 * (mean ** 2 + sigma ** 2 - 1) - sigma.log()).sum(1)
+            loss = (cross_entropy + kl).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return run
+
+
+def in_memory(case, data):
+    x, size = data.train / 255, CASES[case]["batch_size"]
+    return by_hand(case, lambda: (x[i] for i in torch.randperm(len(x)).split(size)))
 
 
 def write_mnist(images, labels, root):
     "The training files of torchvision's MNIST."
+    import numpy as np
     raw = Path(root) / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for half in ("train", "t10k"):
@@ -30,60 +172,142 @@ def write_mnist(images, labels, root):
         (raw / f"{half}-labels-idx1-ubyte").write_bytes(header + labels.to(torch.uint8).numpy().tobytes())
 
 
-def plain_epoch(model, loader, optimizer):
-    "What one writes by hand: reparameterised z, Gaussian log-density with a σ per pixel, KL in closed form."
-    encoder, decoder = model.encoder.network, model.decoder.network
-    for x, _ in loader:
-        mean, raw = encoder(x).chunk(2, 1)
-        sigma = softplus(raw) + 1e-4
-        z = mean + sigma * torch.randn_like(sigma)
-        raw_mean, raw_sigma = decoder(z).chunk(2, 1)
-        pixel_sigma = softplus(raw_sigma) + 1e-3
-        log_px = torch.distributions.Normal(raw_mean.sigmoid(), pixel_sigma).log_prob(x).flatten(1).sum(1)
-        kl = (0.5 * (mean ** 2 + sigma ** 2 - 1) - sigma.log()).sum(1)
-        loss = -(log_px - kl).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+def by_loader(case, data):
+    from torch.utils.data import DataLoader
+    from torchvision import datasets, transforms
+    with tempfile.TemporaryDirectory() as root:
+        write_mnist(data.train, data.labels["train"], root)
+        dataset = datasets.MNIST(root, train=True, transform=transforms.ToTensor())
+    loader = DataLoader(dataset, batch_size=CASES[case]["batch_size"], shuffle=True)
+    return by_hand(case, lambda: (x for x, _ in loader))
 
 
-def race(contestants, images, rounds):
-    "Median images per second of each contestant, over interleaved rounds; the first round warms up."
-    speeds = {name: [] for name in contestants}
+def by_pythae(case, data):
+    from pythae.data.datasets import BaseDataset
+    from pythae.models import VAE, VAEConfig
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseEncoder
+    from pythae.trainers import BaseTrainer, BaseTrainerConfig
+    networks = plain_networks(case)
+
+    class Encoder(BaseEncoder):
+        def __init__(self): super().__init__(); self.network = networks[0]
+        def forward(self, x):
+            mean, raw = self.network(x).chunk(2, 1)
+            return ModelOutput(embedding=mean, log_covariance=raw)
+
+    class Decoder(BaseDecoder):
+        def __init__(self): super().__init__(); self.network = networks[1]
+        def forward(self, z): return ModelOutput(reconstruction=self.network(z).sigmoid())
+
+    size, x = CASES[case]["batch_size"], data.train / 255
+    config = VAEConfig(input_dim=(1, 28, 28), latent_dim=CASES[case]["latent_dim"], reconstruction_loss="bce")
+    folder = tempfile.mkdtemp()
+    training = BaseTrainerConfig(output_dir=folder, num_epochs=1000, per_device_train_batch_size=size, learning_rate=1e-3)
+    trainer = BaseTrainer(model=VAE(config, encoder=Encoder(), decoder=Decoder()), training_config=training,
+                          train_dataset=BaseDataset(x, torch.zeros(len(x))), eval_dataset=None)
+    trainer.prepare_training()
+    epoch = iter(range(1, 1000))
+    return lambda: trainer.train_step(next(epoch))
+
+
+def make_pythae():
+    "pythae in its own environment, which finds everything else where this Python finds it."
+    python = PYTHAE / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", PYTHAE], check=True)
+        site = subprocess.run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], check=True,
+                              capture_output=True, text=True).stdout.strip()
+        Path(site, "shared.pth").write_text("\n".join([str(ROOT), *(p for p in sys.path if p.endswith("-packages"))]) + "\n")
+        subprocess.run([python, "-m", "pip", "install", "-q", "pythae==0.1.2"], check=True)
+    return python
+
+
+# ---- the race ----
+
+def contestant(name, case, folder):
+    "Answer each line on stdin with the images per second of one round, and the last one with the memory that it took."
+    warnings.simplefilter("ignore")
+    answers, sys.stdout = sys.stdout, sys.stderr
+    torch.set_num_threads(os.cpu_count())
+    data, dtype = images(folder), torch.bfloat16 if name.endswith("bf16") else None
+    resident = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before = resident()
+    if name in OURS: run = ours(case, data, OURS[name])
+    elif name.startswith("bare"): run = bare(case, data, dtype)
+    elif name.startswith("products"): run = products(case, data, dtype)
+    else: run = {"in memory": in_memory, "DataLoader": by_loader, "pythae": by_pythae}[name](case, data)
+    for line in sys.stdin:
+        start = time.perf_counter()
+        run()
+        seconds = time.perf_counter() - start
+        print(json.dumps([len(data.train) / seconds, resident() - before]), file=answers, flush=True)
+
+
+def race(case, names, folder, rounds):
+    "Median images per second and MiB of each contestant; the first round warms up."
+    workers = {}
+    for name in names:
+        python = make_pythae() if name == "pythae" else sys.executable
+        words = [python, __file__, "--contestant", name, "--case", case, *(["--data", folder] if folder else [])]
+        workers[name] = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    found = {name: [] for name in names}
     for i in range(rounds + 1):
-        for name, run in contestants.items():
-            start = time.perf_counter()
-            run()
-            if i: speeds[name].append(images / (time.perf_counter() - start))
-    return {name: statistics.median(values) for name, values in speeds.items()}
+        for name, worker in workers.items():
+            worker.stdin.write("\n")
+            worker.stdin.flush()
+            answer = worker.stdout.readline()
+            if not answer: raise RuntimeError(f"{name} ended early in {case}; run it by hand with --contestant {name!r} --case {case!r}")
+            if i: found[name].append(json.loads(answer))
+    for worker in workers.values():
+        worker.stdin.close()
+        worker.wait()
+    return {name: dict(images_per_second=round(statistics.median(speed for speed, _ in values)),
+                       slowest=round(min(speed for speed, _ in values)), fastest=round(max(speed for speed, _ in values)),
+                       memory_mib=round(max(memory for _, memory in values))) for name, values in found.items()}
+
+
+def table(result):
+    "Markdown."
+    lines = ["| | " + " | ".join(["images/s", "slowest to fastest round", "of pythae", "of DataLoader", "of in memory", "of bare step", "of products",
+                                    "MiB"]) + " |", "|---|" + "---:|" * 8]
+    for case, found in result["cases"].items():
+        lines.append(f"| **{case}**, batch {CASES[case]['batch_size']} |" + " |" * 8)
+        for name, numbers in found.items():
+            half = " bf16" if name.endswith("bf16") else ""
+            ratio = lambda other: f"{numbers['images_per_second'] / found[other]['images_per_second']:.2f}" if other in found else ""
+            limits = [ratio(f"bare{half}"), ratio(f"products{half}")] if name in OURS or name.startswith("bare") else ["", ""]
+            lines.append(f"| {name} | {numbers['images_per_second']:,} | {numbers['slowest']:,} to {numbers['fastest']:,} | "
+                         + " | ".join([*map(ratio, ("pythae", "DataLoader", "in memory")), *limits]) + f" | {numbers['memory_mib']:,} |")
+    return "\n".join(lines)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--data", default=os.environ.get("VAE_NB_DATA"), help="folder of MNIST; without it, the bundled digits")
+    parser.add_argument("--only", help="cases whose names begin so")
+    parser.add_argument("--no-pythae", action="store_true")
+    parser.add_argument("--out", help="JSON file for the numbers")
+    parser.add_argument("--contestant", help=argparse.SUPPRESS)
+    parser.add_argument("--case", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    data = load_data("mnist-10k", valid=0)
-    print(f"torch {torch.__version__}, torchvision {torchvision.__version__}, Python {platform.python_version()}, "
-          f"{torch.get_num_threads()} threads, {platform.machine()}; batch {args.batch_size}, {args.rounds} rounds of {len(data.train):,} images")
-    print(f"{'network':8} {'fit':>12} {'fit, bf16':>12} {'plain loop':>12}   images/s (medians)   {'fit/plain':>10} {'bf16/plain':>10}")
-    with tempfile.TemporaryDirectory() as root:
-        write_mnist(data.train, data.labels["train"], root)
-        dataset = torchvision.datasets.MNIST(root, train=True, transform=torchvision.transforms.ToTensor())
-        loader = DataLoader(dataset, batch_size=args.batch_size, shuffle=True)
-        for network in ("mlp", "cnn"):
-            ours, half, theirs = (create_vae(data.image_shape, encoder=network, decoder=network) for _ in range(3))
-            optimizer = torch.optim.Adam(theirs.parameters(), lr=1e-3)
-            options = dict(epochs=1, batch_size=args.batch_size, progress=False)
-            contestants = {"fit": lambda: fit(ours, data, **options), "bf16": lambda: fit(half, data, precision="bf16", **options),
-                           "plain": lambda: plain_epoch(theirs, loader, optimizer)}
-            fast, bf16, slow = race(contestants, len(data.train), args.rounds).values()
-            print(f"{network:8} {fast:12,.0f} {bf16:12,.0f} {slow:12,.0f} {'':22} {fast / slow:10.2f} {bf16 / slow:10.2f}", flush=True)
-
-    models = {posterior: create_vae(data.image_shape, latent_dim=32, posterior=posterior) for posterior in ("mean_field", "full_covariance")}
-    speeds = race({name: lambda model=model: fit(model, data, **options) for name, model in models.items()}, len(data.train), args.rounds)
-    print(f"default CNN, 32 latents: mean-field {speeds['mean_field']:,.0f} images/s, full covariance {speeds['full_covariance']:,.0f}; "
-          f"a step with full covariance takes {speeds['mean_field'] / speeds['full_covariance']:.2f} times as long")
+    if args.contestant: return contestant(args.contestant, args.case, args.data)
+    import torchvision
+    result = dict(machine=f"{platform.machine()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}",
+                  versions=dict(torch=torch.__version__, torchvision=torchvision.__version__, python=platform.python_version(), pythae="0.1.2"),
+                  rounds=args.rounds, images="MNIST, 60,000" if args.data else "bundled digits, 8,000", seed=0,
+                  date=time.strftime("%Y-%m-%d"), cases={})
+    start = time.perf_counter()
+    for case in CASES:
+        if args.only and not case.startswith(args.only): continue
+        names = [*OURS, *LIMITS] if "full" in case else [*OURS, *LIMITS, *OTHERS]
+        if args.no_pythae: names = [name for name in names if name != "pythae"]
+        result["cases"][case] = race(case, names, args.data, args.rounds)
+        for name, numbers in result["cases"][case].items(): print(f"{case:32} {name:18} {numbers['images_per_second']:8,} images/s", flush=True)
+    result["seconds"] = round(time.perf_counter() - start)
+    print(table(result))
+    if args.out: Path(args.out).write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -66,6 +66,8 @@ class DiscretisedLogistic(Head):
         self.link = choose("mean", mean, {"sigmoid": torch.sigmoid, "identity": torch.nn.Identity()})
         self.scale_floor = check_positive("scale_floor", scale_floor)
 
+    def raw_mean(self, mean): return mean.logit(1e-3) if self.link is torch.sigmoid else mean
+
     def distribution(self, raw):
         raw_mean, raw_scale = raw.chunk(2, -3)  # 2 × (*batch, C, H, W)
         scale = positive(raw_scale - 2, self.scale_floor)  # begins near 0.13, as MNIST's pixels want it

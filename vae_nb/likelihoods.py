@@ -34,6 +34,9 @@ class GaussianLikelihood(Head):
 
     def split(self, raw): raise NotImplementedError(f"{type(self).__name__} must define split(raw)")
 
+    def raw_mean(self, mean): # (C, H, W) -> the raw numbers that give it
+        return mean.logit(1e-3) if self.link is torch.sigmoid else mean
+
     def check_data(self, x):
         super().check_data(x)
         low, high = x.min(), x.max()
@@ -140,6 +143,8 @@ class BernoulliLikelihood(Head):
                  ):
         shape = check_image_shape(image_shape)
         super().__init__(shape, shape)
+
+    def raw_mean(self, mean): return mean.logit(1e-3)
 
     def distribution(self, raw):
         return IndependentBernoulli(Bernoulli(logits=raw, validate_args=False), 3, validate_args=False)

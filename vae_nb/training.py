@@ -26,6 +26,7 @@ from .core import check_count, check_positive, choose, keep_freed_memory, kl_per
 from .data import as_data
 from .gradients import elbo_stl, iwae_dreg, iwae_stl
 from .objectives import bound, elbo, iwae, numbers
+from .optimisers import STARTS, make_optimizer
 from .regularisers import check_weight, dip_vae, free_bits, info_vae, kl_weights, tc_vae
 from .vae import VAE, asking, images_for, load_tensors, load_weights, replace_file, save_tensors
 
@@ -207,7 +208,7 @@ def load_checkpoint(path: Path, model: VAE, optimizer, settings: dict) -> dict:
     for name, t in part("optimizer.").items():
         i, slot = name.split(".", 1)
         slots.setdefault(int(i), {})[slot] = t
-    for i, p in enumerate(model.parameters()):  # moments are laid out in memory as the weights are
+    for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"]):  # moments are laid out in memory as the weights are
         for name, t in slots.get(i, {}).items():
             if t.shape == p.shape: slots[i][name] = torch.empty_like(p).copy_(t)
     optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
@@ -216,13 +217,13 @@ def load_checkpoint(path: Path, model: VAE, optimizer, settings: dict) -> dict:
 # %% ../nbs/11_training.ipynb #174bf9fd
 class Run:
     "What is trained, with what settings, on what device, and how far it is."
-    def __init__(self, model, data, step, accelerator, settings, out, patience, anneal=None):
+    def __init__(self, model, data, step, optimizer, accelerator, settings, out, patience, anneal=None):
         self.model, self.data, self.accelerator = model, data, accelerator
         self.settings, self.out, self.patience, self.anneal = settings, out, patience, anneal
         self.score = step.score
         self.device = accelerator.device
         self.place = dict(rank=accelerator.process_index, world=accelerator.num_processes)
-        optimizer = torch.optim.Adam(model.parameters(), lr=settings["lr"], fused=self.device.type in ("cpu", "cuda"))
+        optimizer = make_optimizer(optimizer, model, settings["lr"])
         self.step, self.optimizer = accelerator.prepare(step, optimizer)
         self.epoch, self.best, self.best_epoch, self.history, self.best_weights = 0, -math.inf, 0, History(), None
 
@@ -335,6 +336,7 @@ def check_settings(s: dict, patience, out, resume: bool, model: VAE):
     if s["beta_nll"] is not None: s["beta_nll"] = check_beta(s["beta_nll"])
     choose("schedule", s["schedule"], schedules)
     choose("precision", s["precision"], PRECISIONS)
+    choose("start", s["start"], STARTS)
     if patience is not None: check_count("patience", patience)
     if resume and out is None: raise ValueError("resume=True needs out, the folder of the run that is to go on")
     if out is not None and (not isinstance(out, (str, Path)) or not str(out)):
@@ -344,7 +346,7 @@ def check_settings(s: dict, patience, out, resume: bool, model: VAE):
                          "build it with create_vae")
 
 # %% ../nbs/11_training.ipynb #ca7c0366
-def start_run(model, data, step, settings, out, resume, patience, tracker, anneal=None) -> Run:
+def start_run(model, data, step, optimizer, settings, out, resume, patience, tracker, anneal=None) -> Run:
     "Look at model, data and folder before anything is computed, then make the Run."
     from accelerate import Accelerator
     if data.image_shape != model.image_shape:
@@ -362,7 +364,7 @@ def start_run(model, data, step, settings, out, resume, patience, tracker, annea
     if tracker is not None and len(accelerator.log_with) < (len(tracker) if isinstance(tracker, (list, tuple)) else 1):
         raise ValueError(f"tracker={tracker!r}: accelerate knows it, but its package is not installed")
     step.dtype = network_dtype(settings["precision"], accelerator.device)
-    run = Run(model, data, step, accelerator, settings, None if out is None else Path(out), patience, anneal)
+    run = Run(model, data, step, optimizer, accelerator, settings, None if out is None else Path(out), patience, anneal)
     if not run.out: return run
     replace_file(run.out / ".probe", lambda temporary: None)
     (run.out / ".probe").unlink()
@@ -376,12 +378,14 @@ def fit(model: VAE,              # trained in place
         data,                    # what `load_data` gives, or anything that it takes
         epochs: int = 10,        # passes over the training images
         batch_size: int = 128,   # images in a batch, on each device
-        lr: float = 1e-3,        # learning rate of Adam
+        lr: float = 1e-3,        # learning rate
         objective="elbo",        # "elbo", "iwae", "iwae_dreg" or another of `objectives`, or a function of `Terms`
         k: int = 1,              # samples of z for each image
         beta_nll: float = None,  # β of the β-NLL, 0 to 1; None: the log-likelihood itself
         kl_weight=1.0,           # weight of the KL; "linear" and "cyclical" anneal it, or a function of t from 0 to 1
         schedule="cosine",       # "cosine" or "constant" learning rate
+        optimizer="adam",        # "adam", "muon", or a function from parameters and lr to a torch optimizer
+        start="random",          # "mean": the decoder begins with the mean image
         grad_clip: float = None, # largest norm of the gradient
         patience: int = None,    # stop after so many epochs without a better validation ELBO, and go back to the best
         precision="fp32",        # "fp32" or "bf16" networks
@@ -401,10 +405,12 @@ def fit(model: VAE,              # trained in place
     step = TrainingStep(model, make_objective(objective, kl_weight, beta_nll, len(data.train)), score, k)
     of_model = {f"{name} of the model": value for name, value in (model.config or {}).items()}
     settings = dict(epochs=epochs, batch_size=batch_size, lr=lr, objective=objective_name(objective), k=k,
-                    beta_nll=beta_nll, kl_weight=remembered, schedule=schedule, grad_clip=grad_clip,
+                    beta_nll=beta_nll, kl_weight=remembered, schedule=schedule, optimizer=objective_name(optimizer),
+                    start=start, grad_clip=grad_clip,
                     precision=precision, accumulate=accumulate, seed=seed, images=len(data.train), **of_model)
     check_settings(settings, patience, out, resume, model)
-    run = start_run(model, data, step, settings, out, resume, patience, tracker, anneal)
+    run = start_run(model, data, step, optimizer, settings, out, resume, patience, tracker, anneal)
+    if not run.epoch: STARTS[start](model, data.train)
     keep_freed_memory()
     with ExitStack() as ways:
         for network, rows in ((model.encoder.network, batch_size), (model.decoder.network, k * batch_size)):
