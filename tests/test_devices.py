@@ -22,7 +22,7 @@ from vae_nb.data import Data, bundled_digits
 from vae_nb.objectives import elbo, iwae
 from vae_nb.posteriors import MeanField
 from vae_nb.regularisers import free_bits
-from vae_nb.training import fit, measure
+from vae_nb.training import TrainingStep, fit, measure
 from vae_nb.vae import VAE, create_vae
 
 CLI = "--encoder mlp --decoder mlp --hidden 8 --latent-dim 2 --sigma-floor 0.05 --batch-size 50 --epochs 2 --limit 300"
@@ -75,6 +75,33 @@ def trained(data=None, seed=0, posterior=MeanField, start=0, **options):
     options = dict(epochs=3, batch_size=16, lr=3e-3, progress=False) | options
     history = fit(model, data or images(), seed=seed, **options)
     return dict(weights=weights(model), history=list(history))
+
+
+def loop(per, wrap=lambda step: step, rank=0, world=1):
+    "The training of the guide for a model in parts: the loss of each step, how many weights are here, and all weights."
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+    torch.manual_seed(0)
+    model = create_vae((1, 14, 14), 3, "mlp", "mlp", Mean(3), hidden=(16,), sigma_floor=0.05)
+    step, curve = wrap(TrainingStep(model, elbo, None, 1)), []
+    optimizer = torch.optim.Adam(step.parameters(), lr=3e-3)
+    for epoch in range(3):
+        for x in images().batches("train", per, epoch, rank=rank, world=world):
+            value, _ = step(x)
+            (-value / len(x)).backward()
+            optimizer.step(); optimizer.zero_grad()
+            mean = value.detach() / len(x) / world
+            if world > 1: torch.distributed.all_reduce(mean)
+            curve.append(mean.item())
+    here = sum((p.to_local() if world > 1 else p).numel() for p in step.parameters())
+    return dict(curve=curve, here=here, whole=get_model_state_dict(
+        step, options=StateDictOptions(full_state_dict=True, cpu_offload=world > 1)))
+
+
+def sharded(step):
+    "As accelerate does with FSDP2: the networks in parts, and what is left in parts."
+    from torch.distributed.fsdp import fully_shard
+    for network in (step.model.encoder.network, step.model.decoder.network): fully_shard(network)
+    return fully_shard(step)
 
 
 # one of the two processes
@@ -151,6 +178,8 @@ def process(folder):
         warnings.simplefilter("always")
         trained(tracker=tracker, beta_nll=0.5, epochs=1)
     saw["rows"], saw["warnings"] = tracker.rows, [str(w.message) for w in caught if "meant for" in str(w.message)]
+
+    saw["sharded"] = loop(16, sharded, rank, 2)
 
     # what ends a run in one process
     saw["nan"] = outcome(lambda: trained(objective=at(7, lambda value: value * math.nan), out=folder / "nan"))
@@ -247,6 +276,15 @@ def test_gradients_are_exchanged_once_a_step(pair):
     for saw in pair: assert saw["exchanges"] == [False, True] * 5
 
 
+def test_a_model_in_two_parts(pair):
+    "TrainingStep under FSDP: half of the weights each, the same curve, and the main process gathers the same model."
+    one, two = loop(32), pair[0]["sharded"]
+    assert two["here"] + pair[1]["sharded"]["here"] == one["here"] and abs(2 * two["here"] - one["here"]) < 0.01 * one["here"]
+    torch.testing.assert_close(two["curve"], one["curve"], rtol=2e-5, atol=1e-4)
+    torch.testing.assert_close(two["whole"], one["whole"], rtol=1e-4, atol=2e-5)
+    assert one["curve"][-1] > one["curve"][0] + 10 and pair[1]["sharded"]["whole"] == {}
+
+
 def test_only_the_main_process_writes_and_warns(pair):
     assert any("model.safetensors" in text for text in pair[0]["writes"]) and pair[1]["writes"] == []
     assert pair[0]["rows"] == [5] and pair[1]["rows"] == []
@@ -273,6 +311,16 @@ def test_interrupted_and_resumed(pair, folder):
     assert sorted(path.name for path in (folder / "run").iterdir()) == sorted(name for name in RUN_FILES if name != "run.json")
     message = outcome(lambda: trained(epochs=4, out=folder / "run", resume=True))
     assert message[0] == "ValueError" and message[1].startswith("devices=1: the run in"), message
+
+
+def test_accelerates_own_settings_change_nothing(monkeypatch):
+    from accelerate.state import AcceleratorState
+    plain = trained(epochs=1)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "3")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try: assert torch.equal(trained(epochs=1)["weights"], plain["weights"])
+    finally: AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_the_command_line(pair, folder):

@@ -420,6 +420,9 @@ def start_run(model, data, step, settings, out, resume, patience, tracker, annea
     try: accelerator = Accelerator(log_with=tracker, project_dir=str(out or "runs"), mixed_precision="no",
                                    gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1))  # ours alone count
     except ValueError as e: raise ValueError(f"tracker={tracker!r}: {e}") from None
+    if accelerator.distributed_type in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+        raise ValueError(f"accelerate is set to {accelerator.distributed_type}, which gives each device a part of the model; "
+                         "fit measures and saves whole ones: train a TrainingStep in a loop of your own")
     if tracker is not None and len(accelerator.log_with) < (len(tracker) if isinstance(tracker, (list, tuple)) else 1):
         raise ValueError(f"tracker={tracker!r}: accelerate knows it, but its package is not installed")
     step.dtype = network_dtype(settings["precision"], accelerator.device)
