@@ -141,10 +141,10 @@ def test_interrupted_in_the_first_epoch(tmp_path, capsys, monkeypatch):
     options = f"{SMALL} --limit 100 --batch-size 10 --epochs 2"
     step, count = vae_nb.training.TrainingStep.forward, []
 
-    def interrupted(self, x):
+    def interrupted(self, x, **options):
         count.append(x)
         if len(count) == 4: raise KeyboardInterrupt
-        return step(self, x)
+        return step(self, x, **options)
 
     monkeypatch.setattr(vae_nb.training.TrainingStep, "forward", interrupted)
     assert call(f"{options} --out {tmp_path / 'parts'}") == 130

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['ROWS', 'TEXTS', 'FLAGS', 'COMMENTS', 'COMMANDS', 'DATA', 'MODEL', 'TRAINING', 'RUN_FILES', 'NUMBERS', 'FIGURES',
            'DATA_SETS', 'EPOCHS_A_MINUTE', 'Parameter', 'read_function', 'value', 'describe_option', 'add_option',
-           'command', 'Parser', 'parser_of', 'is_ours', 'say', 'plain_warnings', 'overview', 'main', 'run_command',
-           'absolute', 'sections', 'read_record', 'recorded', 'holds_run', 'run_folder', 'clean', 'print_numbers',
-           'load_model', 'measured_split', 'build', 'train_model', 'report', 'resumed_options', 'best_epoch',
-           'is_finished', 'train', 'data_of', 'evaluate', 'compare', 'examples', 'draw_figures', 'figures', 'sample',
-           'explore_notebook', 'server', 'explore', 'data', 'seconds_an_epoch', 'until', 'demo']
+           'command', 'Parser', 'parser_of', 'is_ours', 'launched', 'say', 'plain_warnings', 'overview', 'main',
+           'run_command', 'absolute', 'sections', 'read_record', 'recorded', 'holds_run', 'run_folder', 'clean',
+           'print_numbers', 'load_model', 'measured_split', 'build', 'train_model', 'report', 'resumed_options',
+           'best_epoch', 'is_finished', 'train', 'data_of', 'evaluate', 'compare', 'examples', 'draw_figures',
+           'figures', 'sample', 'explore_notebook', 'server', 'explore', 'data', 'seconds_an_epoch', 'until', 'demo']
 
 # %% ../nbs/15_cli.ipynb #5f4f8c90
 import argparse
@@ -24,7 +24,7 @@ import textwrap
 import time
 import tokenize
 import warnings
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
 from copy import copy, deepcopy
 from importlib.util import find_spec
 from inspect import signature
@@ -158,11 +158,18 @@ def is_ours(error: Exception) -> bool:
     return isinstance(error, OSError) or raised and package in ("vae_nb", "accelerate", __name__.partition(".")[0])
 
 
+def launched(name="RANK", # what a launcher tells its processes: RANK, LOCAL_RANK or WORLD_SIZE
+             default=0) -> int:
+    "Which of several processes is this? Alone, it is number 0."
+    return int(os.environ.get(name, default))
+
+
 def say(text,             # what to say
         kind="error",     # "error" or "note"
         flags: dict = {}, # name of a parameter -> the terminal's name for it
         ):
-    "One line on stderr."
+    "One line on stderr; of several processes, the first says it (of an error, the first on each machine)."
+    if launched("RANK" if kind == "note" else "LOCAL_RANK"): return
     text = textwrap.shorten(str(text), 600, placeholder=" …")
     text = re.sub(r"^(\w+)(?=[=:\[]| has | is )", lambda match: flags.get(match[1], match[1]), text)
     print(f"vae_nb: {kind}: {text}", file=sys.stderr)
@@ -199,7 +206,8 @@ def main(words: list = None, # what follows `vae_nb`; None: of this process
     if not words or words[0] in ("-h", "--help"): return print(overview())
     if words[0] == "--version": return print(f"vae_nb {__version__}")
     try:
-        with plain_warnings(): run_command(*words, flags=flags)
+        with plain_warnings(), redirect_stdout(StringIO()) if launched() else nullcontext():
+            run_command(*words, flags=flags)
     except KeyboardInterrupt: say("stopped", "note"); sys.exit(130)
     except (FloatingPointError, ValueError, TypeError, ImportError, OSError) as error:
         if not is_ours(error): raise
@@ -213,6 +221,8 @@ def run_command(command, *words, flags):
         near = difflib.get_close_matches(command, COMMANDS, n=1)
         hint = f". Did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"{command!r} is no command; known are {', '.join(COMMANDS)}{hint}")
+    if launched("WORLD_SIZE", 1) > 1 and command != "train":
+        raise ValueError(f"{command} is the work of one process: start it as vae_nb {command}, without a launcher")
     parser = parser_of(command)
     flags |= {"save": "--out"} | {a.dest: a.option_strings[0] for a in parser._actions if a.option_strings}
     options = vars(parser.parse_args(words))
@@ -338,9 +348,10 @@ def build(options: dict,  # of load_data and create_vae
     "Data, and a new model for them, with weights by the seed."
     import torch
     from vae_nb.data import load_data
+    from vae_nb.training import main_first
     from vae_nb.vae import create_vae
     take = lambda f: {name: options[name] for name in signature(f).parameters if name in options}
-    data = load_data(**take(load_data))
+    data = main_first(lambda: load_data(**take(load_data)))
     torch.manual_seed(options.get("seed", 0))
     model = create_vae(data.image_shape, **take(create_vae))
     print(data, model, sep="\n\n", end="\n\n", flush=True)
@@ -349,10 +360,11 @@ def build(options: dict,  # of load_data and create_vae
 
 def train_model(model, data, out: Path, options: dict, name: str):
     "`fit` with a record; the history is returned."
-    from vae_nb.training import fit
-    with recorded(out, options, name):
+    from vae_nb.training import fit, on_main
+    with ExitStack() as record:
+        on_main(lambda: record.enter_context(recorded(out, options, name)))
         history = fit(model, data, out=out, **{n: options[n] for n in signature(fit).parameters if n in options})
-    if history: history.save(out / "history.csv")
+    if history: on_main(lambda: history.save(out / "history.csv"))
     return history
 
 
@@ -393,14 +405,16 @@ def is_finished(history, epochs: int, patience) -> bool:
 def train(out=None, # folder of the run (default: runs/ and the name of the data, with a number if there is one already)
           **options):
     "Train a VAE on images and keep it in a folder."
+    from vae_nb.training import on_main
     options, resume = absolute(options), options.get("resume", False)
-    out = run_folder(out, options.get("source", "mnist-10k"), resume)
-    if resume: options = resumed_options(out, options)
+    out = on_main(lambda: run_folder(out, options.get("source", "mnist-10k"), resume))
+    if resume: options = on_main(lambda: resumed_options(out, options))
     data, model = build(options)
-    clean(out)
+    on_main(lambda: clean(out))
     history = train_model(model, data, out, options, "train")
-    report(out, data, history)
-    print(f"`vae_nb figures {out}` draws what it has learned.")
+    if not launched():
+        report(out, data, history)
+        print(f"`vae_nb figures {out}` draws what it has learned.")
     if not is_finished(history, *(sections(options)["fit"][name] for name in ("epochs", "patience"))):
         print(f"`vae_nb train --resume --out {out}` goes on with the training.")
         sys.exit(130)

@@ -66,12 +66,13 @@ class Muon(torch.optim.Optimizer):
             part.step()
 
 # %% ../nbs/10d_optimisers.ipynb #e112d118
-def _adam(parameters, lr):
-    parameters = list(parameters)
-    return torch.optim.Adam(parameters, lr=lr, fused=parameters[0].device.type in ("cpu", "cuda"))
+def _fused(parameters): return parameters[0].device.type in ("cpu", "cuda")
 
 
-OPTIMIZERS = {"adam": _adam, "muon": Muon} # name: from parameters and learning rate to an optimizer
+OPTIMIZERS = { # name: from parameters and learning rate to an optimizer
+    "adam": lambda parameters, lr: torch.optim.Adam(parameters, lr=lr, fused=_fused(parameters)),
+    "muon": lambda parameters, lr: Muon(parameters, lr=lr, fused=_fused(parameters)),
+}
 
 
 def make_optimizer(optimizer,    # a key of `OPTIMIZERS`, or a function of parameters and `lr`
@@ -80,6 +81,6 @@ def make_optimizer(optimizer,    # a key of `OPTIMIZERS`, or a function of param
                    ) -> torch.optim.Optimizer:
     "The optimizer of a name."
     make = optimizer if callable(optimizer) else choose("optimizer", optimizer, OPTIMIZERS)
-    made = make(model.parameters(), lr=lr)
+    made = make(list(model.parameters()), lr=lr)
     if isinstance(made, torch.optim.Optimizer): return made
     raise TypeError(f"optimizer={optimizer!r} gave a {type(made).__name__}; expected a torch.optim.Optimizer")

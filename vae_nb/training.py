@@ -4,15 +4,19 @@
 
 # %% auto #0
 __all__ = ['objectives', 'schedules', 'NAMES', 'SILENT', 'make_objective', 'objective_name', 'kl_schedule', 'TrainingStep',
-           'measure', 'diagnose', 'warn_of_collapse', 'History', 'save_checkpoint', 'load_checkpoint', 'Run', 'Sums',
-           'train_epoch', 'after_epoch', 'check_settings', 'start_run', 'fit']
+           'measure', 'diagnose', 'warn_of_collapse', 'processes', 'on_main', 'main_first', 'ctrl_c_waits', 'History',
+           'save_checkpoint', 'load_checkpoint', 'Run', 'Sums', 'train_epoch', 'after_epoch', 'check_settings',
+           'start_run', 'fit']
 
 # %% ../nbs/11_training.ipynb #969c85be
 import inspect
 import json
 import math
+import os
+import signal
+import threading
 import warnings
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -113,18 +117,20 @@ def measure(model: VAE, # any
             batches,    # iterable of (B, C, H, W)
             k: int = 1, # samples of z for each image
             seed: int = 0, # of these samples
+            reduce=None, # sums a tensor over all devices, each with batches of its own; None: only this one
             ) -> dict:  # elbo, reconstruction, kl in nats an image; rmse and sigma in pixel units
     "Averages over all images of the true ELBO, its parts, σ, and the error of the mean reconstruction."
-    total, n = 0, 0
+    total = torch.zeros(len(NAMES) + 2, dtype=torch.float64)  # the numbers, and how many images
     with asking(model, seed):
         for x in batches:
             x = images_for(model, x)
             report = numbers(model(x, k))
             error = (model.reconstruct(x).mean - x).square().flatten(1).mean(1)  # (B,)
-            total = total + torch.stack([*(report[name] for name in NAMES), error]).sum(1).cpu().double()
-            n += len(x)
+            sums = torch.stack([*(report[name] for name in NAMES), error]).sum(1).cpu().double()
+            total += torch.cat([sums, sums.new_tensor([len(x)])])
+    *sums, n = total if reduce is None else reduce(total).cpu()
     if n == 0: raise ValueError("batches holds no image; expected at least one")
-    *means, error = (total / n).tolist()
+    *means, error = (torch.stack(sums) / n).tolist()
     return {**dict(zip(NAMES, means)), "rmse": math.sqrt(error)}
 
 # %% ../nbs/11_training.ipynb #148f07d7
@@ -163,6 +169,43 @@ def warn_of_collapse(model: VAE,      # trained
                   f"{kl.sum():.2g}, so the decoder makes nearly the same of every image. Try a lower kl_weight, or less "
                   "noise in the likelihood (a smaller or a learned sigma), or a smaller lr; or train for longer.",
                   stacklevel=3)
+
+# %% ../nbs/11_training.ipynb #2df58e1a
+def processes(): # accelerate's PartialState: how many there are, and which one this is
+    "The processes that were launched together; where there is no GPU, they meet on the CPU."
+    from accelerate import PartialState
+    return PartialState(cpu=int(os.environ.get("WORLD_SIZE", 1)) > 1 and not torch.accelerator.is_available())
+
+
+def on_main(do, # a function without arguments
+            ):  # what it gave, everywhere
+    "Let the main process do what is to be done once; an error there is raised in all processes."
+    from accelerate.utils import broadcast_object_list
+    result = error = None
+    if processes().is_main_process:
+        try: result = do()
+        except Exception as e: error = e
+    result, error = broadcast_object_list([result, error])
+    if error is not None: raise error
+    return result
+
+
+def main_first(do, # a function without arguments
+               ):  # what it gave in this process
+    "Let every process do it, but the main one first, so that the others find what it has made."
+    mine = []
+    on_main(lambda: mine.append(do()))
+    return mine[0] if mine else do()
+
+# %% ../nbs/11_training.ipynb #80a62d11
+@contextmanager
+def ctrl_c_waits(run, # gets `interrupted = True`
+                 ):
+    "With several processes, Ctrl-C is a sign that they look at together."
+    if run.place["world"] == 1 or threading.current_thread() is not threading.main_thread(): yield; return
+    before = signal.signal(signal.SIGINT, lambda *_: setattr(run, "interrupted", True))
+    try: yield
+    finally: signal.signal(signal.SIGINT, before)
 
 # %% ../nbs/11_training.ipynb #7ff25005
 class History(list):
@@ -217,14 +260,13 @@ def load_checkpoint(path: Path, model: VAE, optimizer, settings: dict) -> dict:
 # %% ../nbs/11_training.ipynb #174bf9fd
 class Run:
     "What is trained, with what settings, on what device, and how far it is."
-    def __init__(self, model, data, step, optimizer, accelerator, settings, out, patience, anneal=None):
+    def __init__(self, model, data, step, optimizer, accelerator, settings, place, out, patience, anneal=None):
         self.model, self.data, self.accelerator = model, data, accelerator
-        self.settings, self.out, self.patience, self.anneal = settings, out, patience, anneal
+        self.settings, self.place, self.out, self.patience, self.anneal = settings, place, out, patience, anneal
         self.score = step.score
         self.device = accelerator.device
-        self.place = dict(rank=accelerator.process_index, world=accelerator.num_processes)
         optimizer = make_optimizer(optimizer, model, settings["lr"])
-        self.step, self.optimizer = accelerator.prepare(step, optimizer)
+        self.step, self.optimizer, self.interrupted = *accelerator.prepare(step, optimizer), False
         self.epoch, self.best, self.best_epoch, self.history, self.best_weights = 0, -math.inf, 0, History(), None
 
     def state(self):
@@ -237,7 +279,7 @@ class Run:
         state = load_checkpoint(path, self.model, self.optimizer, self.settings)
         self.epoch, self.best, self.best_epoch = state["epoch"], state["best"], state["best_epoch"]
         self.history = History(state["history"])
-        self.history.save(self.out / "history.csv")
+        on_main(lambda: self.history.save(self.out / "history.csv"))
         if self.patience: self.best_weights = load_tensors(self.out / "model.safetensors")[0]
 
     @property
@@ -245,7 +287,20 @@ class Run:
         out_of_patience = self.patience is not None and self.epoch - self.best_epoch >= self.patience
         return self.epoch >= self.settings["epochs"] or out_of_patience
 
-    def stop(self, what, step):
+    def sum(self, x): return self.accelerator.reduce(x.to(self.device))  # over all devices
+
+    def check(self, value, piece, step):
+        "Stop where a loss is not finite, or Ctrl-C was pressed: at one device, so at all."
+        ends = torch.tensor([not value.isfinite(), self.interrupted], dtype=torch.float32)
+        broken, interrupted = (self.sum(ends) if self.place["world"] > 1 else ends).tolist()
+        if broken:
+            where = f", on device {self.place['rank']}" if self.place["world"] > 1 else ""
+            self.stop(None if value.isfinite() else diagnose(self.model, piece, self.settings["k"], self.score) + where, step)
+        if interrupted: raise KeyboardInterrupt
+
+    def stop(self, what, step): # what broke here; None: nothing
+        from accelerate.utils import gather_object
+        what = next(what for what in gather_object([what]) if what)
         kept = "" if self.epoch else "No epoch was completed."
         if self.out and self.epoch: kept = f"The checkpoint of epoch {self.epoch} is in {str(self.out)!r}."
         raise FloatingPointError(f"training stopped in epoch {self.epoch + 1} at step {step}: "
@@ -288,11 +343,12 @@ def train_epoch(run: Run,
         lr, weights = s["lr"] * schedules[s["schedule"]](t), {"kl_weight": run.anneal(t)} if run.anneal else {}
         for group in run.optimizer.param_groups: group["lr"] = lr
         look = j % 20 == 0
-        for piece in x.tensor_split(min(s["accumulate"], len(x))):
-            value, numbers_of_step = run.step(piece, pixels=look, **weights)
-            if (look or run.device.type == "cpu") and not value.isfinite():
-                run.stop(diagnose(run.model, piece, s["k"], run.score), i + 1)
-            run.accelerator.backward(-value / len(x))
+        pieces = x.tensor_split(min(s["accumulate"], len(x)))
+        for p, piece in enumerate(pieces, 1): # devices exchange gradients once, after the last piece
+            with nullcontext() if p == len(pieces) else run.accelerator.no_sync(run.step):
+                value, numbers_of_step = run.step(piece, pixels=look, **weights)
+                if look or run.device.type == "cpu": run.check(value, piece, i + 1)
+                run.accelerator.backward(-value / len(x))
             sums.add(numbers_of_step, len(piece))
         if s["grad_clip"]: run.accelerator.clip_grad_norm_(run.model.parameters(), s["grad_clip"])
         run.optimizer.step(); run.optimizer.zero_grad()
@@ -300,7 +356,7 @@ def train_epoch(run: Run,
         if look and not bar.disable:
             now = sums.means()
             bar.set_postfix({name: f"{now[name]:.4g}" for name in ("elbo", "reconstruction", "kl", "rmse")}, refresh=False)
-    row = sums.means(run.accelerator.reduce)
+    row = sums.means(run.sum)
     now = {"epoch": run.epoch + 1, "step": i + 1, "lr": lr, **weights}
     return {**now, **{f"train_{name}": value for name, value in row.items()}}
 
@@ -313,7 +369,8 @@ def after_epoch(run: Run,
     if not all(p.isfinite().all() for p in model.parameters()):
         run.stop(diagnose(model, run.data.train[:2]), row["step"])
     if len(run.data.valid):
-        valid = measure(model, run.data.batches("valid", s["batch_size"]), seed=s["seed"])
+        valid = measure(model, run.data.batches("valid", s["batch_size"], **run.place), reduce=run.sum,
+                        seed=s["seed"] + run.place["rank"])  # other noise for the images of another device
         row |= {f"valid_{name}": value for name, value in valid.items()}
         if not math.isfinite(valid["elbo"]): run.stop("the ELBO of the validation images", row["step"])
     run.epoch += 1
@@ -322,10 +379,11 @@ def after_epoch(run: Run,
     is_best = now > run.best
     if is_best: run.best, run.best_epoch = now, run.epoch
     if is_best and run.patience: run.best_weights = {name: t.detach().clone() for name, t in model.state_dict().items()}
-    if run.out and run.accelerator.is_main_process:
+    def write():
         if is_best: model.save(run.out)
         save_checkpoint(run.out / "last.safetensors", model, run.optimizer, run.state())
         run.history.save(run.out / "history.csv")
+    if run.out: on_main(write)
 
 # %% ../nbs/11_training.ipynb #b3231d61
 def check_settings(s: dict, patience, out, resume: bool, model: VAE):
@@ -349,28 +407,36 @@ def check_settings(s: dict, patience, out, resume: bool, model: VAE):
 def start_run(model, data, step, optimizer, settings, out, resume, patience, tracker, anneal=None) -> Run:
     "Look at model, data and folder before anything is computed, then make the Run."
     from accelerate import Accelerator
+    from accelerate.utils import GradientAccumulationPlugin
     if data.image_shape != model.image_shape:
         raise ValueError(f"data has images of shape {data.image_shape}; the model expects {model.image_shape}")
     batch_size, accumulate = settings["batch_size"], settings["accumulate"]
-    if accumulate > 1 and batch_size * accumulate > len(data.train):
-        raise ValueError(f"batch_size={batch_size} times accumulate={accumulate} is larger than the data: "
-                         f"train has {len(data.train)} images")
-    data.steps("train", batch_size)
+    place = dict(rank=processes().process_index, world=processes().num_processes)
+    if accumulate > 1 and batch_size * accumulate > len(data.train) // place["world"]:
+        raise ValueError(f"batch_size={batch_size} times accumulate={accumulate} is larger than the data: train has "
+                         f"{len(data.train) // place['world']} images" + (" for each device" if place["world"] > 1 else ""))
+    data.steps("train", batch_size, **place)
     if patience is not None and not len(data.valid):
         raise ValueError(f"patience={patience!r} needs validation images; data has none")
     model.decoder.head.check_data(next(data.batches("train", min(256, len(data.train)), shuffle=False)))
-    try: accelerator = Accelerator(log_with=tracker, project_dir=str(out or "runs"))
+    try: accelerator = Accelerator(log_with=tracker, project_dir=str(out or "runs"), mixed_precision="no",
+                                   gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1))  # ours alone count
     except ValueError as e: raise ValueError(f"tracker={tracker!r}: {e}") from None
+    if accelerator.distributed_type in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+        raise ValueError(f"accelerate is set to {accelerator.distributed_type}, which gives each device a part of the model; "
+                         "fit measures and saves whole ones: train a TrainingStep in a loop of your own")
     if tracker is not None and len(accelerator.log_with) < (len(tracker) if isinstance(tracker, (list, tuple)) else 1):
         raise ValueError(f"tracker={tracker!r}: accelerate knows it, but its package is not installed")
     step.dtype = network_dtype(settings["precision"], accelerator.device)
-    run = Run(model, data, step, optimizer, accelerator, settings, None if out is None else Path(out), patience, anneal)
+    run = Run(model, data, step, optimizer, accelerator, settings, place, None if out is None else Path(out), patience, anneal)
     if not run.out: return run
-    replace_file(run.out / ".probe", lambda temporary: None)
-    (run.out / ".probe").unlink()
-    if resume: run.resume()
-    else:
+    def prepare():
+        replace_file(run.out / ".probe", lambda temporary: None)
+        (run.out / ".probe").unlink()
+        if resume: return
         for name in ("last.safetensors", "history.csv"): (run.out / name).unlink(missing_ok=True)
+    on_main(prepare)
+    if resume: run.resume()
     return run
 
 # %% ../nbs/11_training.ipynb #855eb817
@@ -399,20 +465,21 @@ def fit(model: VAE,              # trained in place
         progress: bool = True,   # show a bar
         ) -> History:            # one row per epoch
     "Maximise an objective over the images; report, validate and stop on the true ELBO."
-    score, mode = None if beta_nll is None else beta_score(beta_nll, model.decoder.head), compile_mode(compile)
-    data = as_data(data, seed=seed)
-    kl_weight, anneal, remembered = kl_schedule(kl_weight)
-    step = TrainingStep(model, make_objective(objective, kl_weight, beta_nll, len(data.train)), score, k)
-    of_model = {f"{name} of the model": value for name, value in (model.config or {}).items()}
-    settings = dict(epochs=epochs, batch_size=batch_size, lr=lr, objective=objective_name(objective), k=k,
-                    beta_nll=beta_nll, kl_weight=remembered, schedule=schedule, optimizer=objective_name(optimizer),
-                    start=start, grad_clip=grad_clip,
-                    precision=precision, accumulate=accumulate, seed=seed, images=len(data.train), **of_model)
-    check_settings(settings, patience, out, resume, model)
-    run = start_run(model, data, step, optimizer, settings, out, resume, patience, tracker, anneal)
-    if not run.epoch: STARTS[start](model, data.train)
-    keep_freed_memory()
     with ExitStack() as ways:
+        if not processes().is_main_process: ways.enter_context(warnings.catch_warnings(action="ignore"))
+        score, mode = None if beta_nll is None else beta_score(beta_nll, model.decoder.head), compile_mode(compile)
+        data = main_first(lambda: as_data(data, seed=seed))
+        kl_weight, anneal, remembered = kl_schedule(kl_weight)
+        step = TrainingStep(model, make_objective(objective, kl_weight, beta_nll, len(data.train)), score, k)
+        of_model = {f"{name} of the model": value for name, value in (model.config or {}).items()}
+        settings = dict(epochs=epochs, batch_size=batch_size, lr=lr, objective=objective_name(objective), k=k,
+                        beta_nll=beta_nll, kl_weight=remembered, schedule=schedule, optimizer=objective_name(optimizer),
+                        start=start, grad_clip=grad_clip, precision=precision, accumulate=accumulate, seed=seed,
+                        images=len(data.train), devices=processes().num_processes, **of_model)
+        check_settings(settings, patience, out, resume, model)
+        run = start_run(model, data, step, optimizer, settings, out, resume, patience, tracker, anneal)
+        if not run.epoch: STARTS[start](model, data.train)
+        keep_freed_memory()
         for network, rows in ((model.encoder.network, batch_size), (model.decoder.network, k * batch_size)):
             if recompute: ways.enter_context(forward_by(network, recomputed))
             if mode: ways.enter_context(forward_by(network, compiled(rows, mode)))
@@ -436,7 +503,7 @@ def _loop(run, tracker, progress):
         accelerator.init_trackers("vae_nb", config=config)
     bar = tqdm(total=s["epochs"] * steps, initial=run.epoch * steps, unit="step",
                disable=not (progress and accelerator.is_main_process))
-    with bar, torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
+    with bar, ctrl_c_waits(run), torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
         try:
             while not run.done:
                 bar.set_description(f"epoch {run.epoch + 1}/{s['epochs']}")
@@ -444,5 +511,6 @@ def _loop(run, tracker, progress):
                 after_epoch(run, row)
                 if tracker is not None: accelerator.log(row, step=row["step"])
         except KeyboardInterrupt:
+            if not accelerator.is_main_process: return
             bar.write(f"stopped in epoch {run.epoch + 1}; complete: {run.epoch}")
             if run.out and not run.epoch: run.model.save(run.out)
