@@ -56,7 +56,7 @@ EQUAL = {
     "elbo": (16, {}),
     "iwae": (16, dict(objective="iwae", k=3)),
     "accumulate": (8, dict(accumulate=2)),
-    "grad_clip": (16, dict(grad_clip=0.05)),
+    "grad_clip": (16, dict(grad_clip=800.0)),  # some steps are clipped: Adam alone would not notice a wrong scale
     "annealed": (16, dict(kl_weight="linear", schedule="constant")),
 }
 # What must run, and leave both processes with the same weights
@@ -214,7 +214,7 @@ def start(*words, folder):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "CUDA_VISIBLE_DEVICES": ""}
     child = subprocess.Popen([sys.executable, *map(str, words)], cwd=folder, env=environment, text=True, encoding="utf-8",
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
-    try: out, err = child.communicate(timeout=150)
+    try: out, err = child.communicate(timeout=240)
     except subprocess.TimeoutExpired:
         os.killpg(child.pid, signal.SIGKILL)
         pytest.fail("two processes wait for each other:\n" + "".join(child.communicate()))
