@@ -68,16 +68,16 @@ class Plain(IterableDataset):
 # memory
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="RssAnon is Linux's")
-@pytest.mark.parametrize("kind", ["memory map", "IterableDataset", "tensor"])
-def test_memory_is_bounded(root, tmp_path, kind):
-    "300 MB of images: their tensor shows what would be counted."
-    command = [sys.executable, root / "benchmarks" / "streaming.py", "--gigabytes", "0.3", "--batch-size", "32", "--kinds", kind,
+@pytest.mark.parametrize("kinds", [["memory map", "IterableDataset"], pytest.param(["tensor"], marks=pytest.mark.slow)], ids=str)
+def test_memory_is_bounded(root, tmp_path, kinds):
+    "300 MB of images; their tensor shows what would be counted."
+    command = [sys.executable, root / "benchmarks" / "streaming.py", "--gigabytes", "0.3", "--batch-size", "64", "--kinds", *kinds,
                "--folder", tmp_path, "--out", tmp_path / "found.json"]
-    subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=100)
-    found, = json.loads((tmp_path / "found.json").read_text())["runs"]
-    assert found["images"] * 3 * 64 * 64 > 299e6
-    if kind == "tensor": assert found["MB_growth"] > 290
-    else: assert found["MB_growth"] < 150
+    subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=200)
+    for found in json.loads((tmp_path / "found.json").read_text())["runs"]:
+        assert found["images"] * 3 * 64 * 64 > 299e6
+        if found["kind"] == "tensor": assert found["MB_growth"] > 290
+        else: assert found["MB_growth"] < 100
     assert sorted(p.name for p in tmp_path.iterdir()) == ["found.json"]
 
 
@@ -99,7 +99,9 @@ def test_hugging_face_datasets():
     assert torch.equal(Stream(streaming, size=600)[:], whole)
     own = Stream(streaming.shuffle(seed=1, buffer_size=100), size=600, buffer=1)  # shuffles by itself, another way each epoch
     first, second = (torch.cat(batches(Data(own, none, none), epoch=epoch)) for epoch in (0, 1))
-    assert not torch.equal(first, second) and torch.equal(first.sum(0), second.sum(0))
+    assert not torch.equal(first, second)
+    bytes_of = lambda x: sorted(image.mul(255).byte().numpy().tobytes() for image in x)
+    assert bytes_of(first) == bytes_of(second)
     assert_same(batches(Data(own, none, none), epoch=1), batches(Data(own, none, none), epoch=1))
     data = load_data(Stream(streaming.shuffle(seed=1, buffer_size=100), size=600), valid=50, test=0)
     with pytest.raises(ValueError, match="was held out, but is another image in epoch 2"): batches(data, epoch=1)
@@ -115,9 +117,10 @@ def test_webdataset(tmp_path):
                     member.size = len(content)
                     tar.addfile(member, io.BytesIO(content))
     shards = webdataset.WebDataset(str(tmp_path / "digits-{0..2}.tar"), shardshuffle=False)
-    for kind in (shards, shards.decode("pil"), shards.decode("pil").to_tuple("png", "cls"), shards.with_length(600)):
+    for kind in (shards, shards.decode("pill"), shards.decode("pill").to_tuple("png", "cls"), shards.decode("l8")):
         assert torch.equal(Stream(kind, size=600)[:], whole)
-    assert len(load_data(shards.with_length(600)).train) == 480
+    with pytest.warns(UserWarning, match="with_length"): counted = shards.with_length(600)
+    assert len(load_data(counted).train) == 480
     assert_same(batches(load_data(Stream(shards, size=600), valid=100, test=0)),
                 batches(load_data(Stream(Plain(), size=600), valid=100, test=0)))
     with pytest.raises(ValueError, match="ended after 600 images; expected 601"): batches(Data(Stream(shards, size=601), none, none))
@@ -125,7 +128,7 @@ def test_webdataset(tmp_path):
 
 def test_processes_that_read():
     "A DataLoader without batches of its own, whose processes decode."
-    loader = DataLoader(Images(digits.copy() if False else list(digits)), batch_size=None, num_workers=2)
+    loader = DataLoader(list(digits), batch_size=None, num_workers=2)
     assert torch.equal(Stream(loader)[:], whole)
 
 
@@ -177,7 +180,7 @@ def test_evaluation_reads_what_it_needs(tmp_path):
     model = small()
     np.save(tmp_path / "digits.npy", digits)
     mapped = np.load(tmp_path / "digits.npy", mmap_mode="r")
+    for images in (mapped, list(digits)): assert evaluate(model, images) == evaluate(model, whole)
     expected = evaluate(model, Data(whole, none, whole))
-    for images in (mapped, list(digits), Stream(Plain(), size=600)):
-        assert evaluate(model, images) == expected
+    assert evaluate(model, Stream(Plain(), size=600)) == expected
     assert evaluate(model, Data(whole, none, Stream(Plain(), size=600))) == expected

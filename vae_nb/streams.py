@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KEYS', 'MOST', 'find_image', 'from_picture', 'as_image', 'check_axes', 'as_pixels', 'read_ahead', 'Lazy',
-           'unreadable', 'toss_fixed', 'mapped', 'Images', 'Stream', 'iter_once', 'lazily']
+           'unreadable', 'toss_fixed', 'mapped', 'Images', 'Stream', 'lazily']
 
 # %% ../nbs/02a_streams.ipynb #e5f1e42f
 import copy
@@ -21,8 +21,8 @@ import torch
 from fastcore.basics import patch
 
 from .core import check_count
-from .data import (SPLITS, Data, Source, binarize_fixed, check_range, check_size, draw_binary, load_data, resize_images,
-                         share, stream)
+from .data import (SPLITS, Data, Source, binarize_fixed, check_range, check_size, draw_binary, load_data,
+                         resize_images, share, stream)
 
 # %% ../nbs/02a_streams.ipynb #b62ac597
 KEYS = ("image", "img", "jpg", "jpeg", "png", "webp", "x", "bytes") # where a dict may keep its image
@@ -75,7 +75,8 @@ def as_image(item,                 # a sample of any kind
     if isinstance(x, np.ndarray) and x.dtype.kind in "buif":
         x = torch.from_numpy(np.require(x, x.dtype.newbyteorder("="), ["C", "W"]))
     if not isinstance(x, torch.Tensor) or x.is_complex():
-        raise TypeError(f"{where} is a {type(x).__name__}; expected an image: a tensor, array, PIL image or a file's bytes")
+        raise TypeError(f"{where} is a {type(x).__name__}; "
+                        "expected an image: a tensor, array, PIL image or a file's bytes")
     x = as_pixels(check_axes(x.detach().cpu(), where), where)
     return x if resize is None else resize_images(x[None], resize)[0]
 
@@ -144,7 +145,9 @@ class Lazy:
 
     def __len__(self): return self.shape[0]
 
-    def __repr__(self): return f"{type(self).__name__} {tuple(self.shape)}, {str(self.dtype).removeprefix('torch.')}, {self.how}"
+    def __repr__(self):
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"{type(self).__name__} {tuple(self.shape)}, {dtype}, {self.how}"
 
     def image(self, item, i: int) -> torch.Tensor: # (C, H, W)
         "Item `i` of the data set as an image like the first."
@@ -198,7 +201,8 @@ def finished(self: Lazy, x, positions): return toss_fixed(x, positions, *self.co
 def mapped(x,  # anything
            ):  # NumPy array, or None
     "The array behind `x` if it lies in a file that is mapped into memory."
-    if isinstance(x, torch.Tensor): return x.numpy() if x.device.type == "cpu" and x.untyped_storage().filename else None
+    if isinstance(x, torch.Tensor):
+        return x.numpy() if x.device.type == "cpu" and x.untyped_storage().filename else None
     base = x
     while isinstance(base, np.ndarray): base = base.base
     return np.asarray(x) if isinstance(x, np.ndarray) and isinstance(base, mmap.mmap) else None
@@ -209,7 +213,7 @@ class Images(Lazy):
     how = "read as needed"
 
     def __init__(self,
-                 dataset,           # with `len(dataset)` and `dataset[i]`, or an array (N, C, H, W) or (N, H, W) in a file
+                 dataset,           # with `len(dataset)` and `dataset[i]`, or an array (N, C, H, W) in a file
                  key=None,          # of the image in an item: a name in a dict, a place in a tuple
                  resize=None,       # one number for square images, or (height, width); None: as they are
                  workers: int = 0,  # threads that read and decode; 0: none beside the one that reads ahead
@@ -306,10 +310,11 @@ class Stream(Lazy):
         self.held_out, self.buffer = (), check_count("buffer", buffer)
         if size is None:
             try: size = len(dataset)
-            except TypeError: raise ValueError(f"{name} has no length; expected size=…, as in Stream(dataset, size=60_000): "
-                                               "the learning rate needs to know how long an epoch is") from None
-        if iter_once(dataset):
-            raise ValueError(f"{name} is a {type(dataset).__name__}, which can be gone through only once; "
+            except TypeError:
+                raise ValueError(f"{name} has no length; expected size=…, as in Stream(dataset, size=60_000): "
+                                 "the learning rate needs to know how long an epoch is") from None
+        if hasattr(dataset, "__next__"):
+            raise ValueError(f"{name} is an iterator ({type(dataset).__name__}), which can be gone through only once; "
                              "expected a dataset, or the function that makes the iterator")
         self.dataset, self.name = dataset, name
         _, first = next(self.items(0, check_count("size", size)))
@@ -321,7 +326,6 @@ class Stream(Lazy):
         return torch.from_numpy((np.arange(len(self)) + delay).argsort(kind="stable"))
 
 
-def iter_once(x) -> bool: return hasattr(x, "__next__")
 
 # %% ../nbs/02a_streams.ipynb #512d523b
 @patch
@@ -331,7 +335,8 @@ def items(self: Stream,
           ):           # generator of (number, item)
     "What the data set yields, numbered."
     if hasattr(self.dataset, "set_epoch"): self.dataset.set_epoch(epoch)
-    source = iter(self.dataset() if not hasattr(self.dataset, "__iter__") else self.dataset)
+    makes = callable(self.dataset) and not hasattr(self.dataset, "__iter__")
+    source = iter(self.dataset() if makes else self.dataset)
     for i in range(size):
         try: item = next(source)
         except StopIteration: raise ValueError(f"{self.name} ended after {i:,} images; expected {size:,}, "
@@ -371,9 +376,9 @@ def images(self: Stream,
     for i, item in self.items(epoch, skip + len(self)):
         if i < skip:
             if not torch.equal(self.image(item, i), self.held_out[i]):
-                raise ValueError(f"{self.name}[{i}] was held out, but is another image in epoch {epoch + 1}, so that held-out "
-                                 "images would be trained on; expected a dataset in a fixed order (Stream shuffles by "
-                                 "itself), or Data(train=Stream(…), valid=…) with images of their own")
+                raise ValueError(f"{self.name}[{i}] was held out, but is another image in epoch {epoch + 1}, so that "
+                                 "held-out images would be trained on; expected a dataset in a fixed order (Stream "
+                                 "shuffles by itself), or Data(train=Stream(…), valid=…) with images of their own")
         elif wanted[i - skip]: yield i - skip, self.image(item, i).clone()  # a view could keep more alive
 
 # %% ../nbs/02a_streams.ipynb #65170b3e
@@ -394,7 +399,8 @@ def source(self: Stream) -> Stream: return self # `load_data` asks it to `split`
 
 @patch
 def index_select(self: Stream, dim, i):
-    raise TypeError(f"{self.name} is streamed and can't be read by number; data.batches(split, batch_size) reads it in order")
+    raise TypeError(f"{self.name} is streamed and can't be read by number; "
+                    "data.batches(split, batch_size) reads it in order")
 
 # %% ../nbs/02a_streams.ipynb #68ef8512
 MOST = 2 ** 30 # bytes that a fraction of a stream may hold out in memory
@@ -414,7 +420,9 @@ def split(self: Stream,
         own = load_data(test, limit=limit, valid=0, test=0, seed=seed, resize=self.resize).train
     counts = dict(test=0 if own is not None else share("test", test, len(self)), valid=share("valid", valid, len(self)))
     n = sum(counts.values())
-    if n >= len(self): raise ValueError(f"valid={valid!r} and test={test!r} leave none of {len(self):,} images to train on")
+    if n >= len(self):
+        raise ValueError(f"valid={valid!r} and test={test!r} leave none of {len(self):,} images to train on; "
+                         "expected less")
     room = n * self.shape[1:].numel() * self.pixels.itemsize
     if room > MOST and isinstance(valid, float) | isinstance(test, float):
         raise ValueError(f"valid={valid!r} and test={test!r} of {len(self):,} streamed images would keep "
@@ -422,7 +430,8 @@ def split(self: Stream,
     train, kept = copy.copy(self), self[:n]
     train.held_out, left = kept, len(self) - n
     train.shape = torch.Size([min(left, limit or left), *self.shape[1:]])
-    images = dict(train=train, valid=kept[counts["test"]:][:limit], test=kept[:counts["test"]][:limit] if own is None else own)
+    tested, valid = kept[:counts["test"]][:limit], kept[counts["test"]:][:limit]
+    images = dict(train=train, valid=valid, test=tested if own is None else own)
     for name in {"static": SPLITS, "dynamic": ("valid", "test"), None: ()}[binarize]:
         x, number = images[name], SPLITS[name]
         images[name] = x.binarized(seed, number) if isinstance(x, Lazy) else binarize_fixed(x, seed, number)
@@ -437,11 +446,13 @@ def lazily(x,             # anything
     from torch.utils.data import IterableDataset
     if hasattr(x, "how") and hasattr(x, "read"):  # a Lazy
         if resize is None: return x
-        raise ValueError(f"resize={resize!r}: {name} is a {type(x).__name__} already; expected {type(x).__name__}(…, resize={resize!r})")
+        kind = type(x).__name__
+        raise ValueError(f"resize={resize!r}: {name} is a {kind} already; expected {kind}(…, resize={resize!r})")
     if mapped(x) is not None: return Images(x, resize=resize, name=name)
     if isinstance(x, (torch.Tensor, np.ndarray)): return None
     if isinstance(x, Mapping):
-        raise TypeError(f"{name} is a {type(x).__name__} of {', '.join(map(repr, x)) or 'nothing'}; expected one data set")
+        parts = ", ".join(map(repr, x)) or "nothing"
+        raise TypeError(f"{name} is a {type(x).__name__} of {parts}; expected one data set")
     if isinstance(x, IterableDataset) or not hasattr(x, "__getitem__"):
         return Stream(x, resize=resize, name=name) if hasattr(x, "__iter__") else None
     return Images(x, resize=resize, name=name) if hasattr(x, "__len__") else None
