@@ -450,6 +450,7 @@ def lazily(x,             # anything
         raise ValueError(f"resize={resize!r}: {name} is a {kind} already; expected {kind}(…, resize={resize!r})")
     if mapped(x) is not None: return Images(x, resize=resize, name=name)
     if isinstance(x, (torch.Tensor, np.ndarray)): return None
+    if isinstance(x, (list, tuple)) and (not x or isinstance(x[0], (Real, str))): return None  # no images
     if isinstance(x, Mapping):
         parts = ", ".join(map(repr, x)) or "nothing"
         raise TypeError(f"{name} is a {type(x).__name__} of {parts}; expected one data set")
