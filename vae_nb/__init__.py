@@ -7,6 +7,7 @@ from importlib import import_module
 _names = dict(
     core="Head Conditional Terms check_head check_network",
     data="load_data Data",
+    streams="Images Stream",
     encoders="MLPEncoder CNNEncoder",
     decoders="MLPDecoder CNNDecoder",
     posteriors="MeanField FullCovariance",

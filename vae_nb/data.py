@@ -16,6 +16,7 @@ import tempfile
 import warnings
 from contextlib import ExitStack, redirect_stderr
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.resources import files
 from numbers import Integral, Real
 from pathlib import Path
@@ -68,7 +69,8 @@ def check_range(x: torch.Tensor,   # (N, C, H, W), integers or floats
     low, high, top = low.min().item(), high.max().item(), 1 if x.is_floating_point() else 255
     if not (np.isfinite(low) and np.isfinite(high)):
         first = next(i for i, image in enumerate(x) if not image.isfinite().all())
-        raise ValueError(f"{argument} has NaN or infinite pixels, first in image {first}; expected finite pixels")
+        where = f", first in image {first}" if len(x) > 1 else ""
+        raise ValueError(f"{argument} has NaN or infinite pixels{where}; expected finite pixels")
     if 0 <= low and high <= top: return
     way_back = ("x.clamp(0, 1) if they overshoot a little, as after resizing" if -0.1 <= low and high <= 1.1 else
                 "(x + 1) / 2 if they were scaled to [-1, 1]" if -1 <= low and high <= 1 else
@@ -225,7 +227,7 @@ KINDS = {"static": "binarised once", "dynamic": "binarised anew each epoch"}
 
 @dataclass(repr=False, eq=False)
 class Data:
-    "Images in three splits, in memory; `data[\"train\"]` is `data.train`."
+    "Images in three splits, in memory or read as needed (`Images`, `Stream`); `data[\"train\"]` is `data.train`."
     train: torch.Tensor                         # (N, C, H, W), uint8, or float32 where bytes would lose something
     valid: torch.Tensor                         # likewise; may hold no image
     test: torch.Tensor                          # likewise; may hold no image
@@ -255,6 +257,7 @@ class Data:
     def __repr__(self):
         kind = KINDS.get(self.binarize, str(self.train.dtype).removeprefix("torch."))
         title = f"{self.name}: images of shape {self.image_shape}, {kind}"
+        if hasattr(self.train, "how"): title += f", {self.train.how}"
         if self.classes: title += f", {len(self.classes)} classes"
         return "\n".join([title] + [f"  {split:6}{len(self[split]):>9,}" for split in SPLITS])
 
@@ -271,14 +274,18 @@ def batch_indices(self: Data,
                   drop_last: bool = False, # leave out a last batch that is smaller
                   ) -> list:             # of (b,) int64: the images of each batch
     "Which images make up each batch."
-    n, batch_size, world = len(self[split]), check_count("batch_size", batch_size), check_count("world", world)
+    images, batch_size, world = self[split], check_count("batch_size", batch_size), check_count("world", world)
+    n = len(images)
     if not 0 <= rank < world: raise ValueError(f"rank={rank!r}: expected 0 to {world - 1}, as world={world}")
     if shuffle is None: shuffle = split == "train"
     if shuffle and batch_size > n // world:
         devices = f" for {world} devices" if world > 1 else ""
         raise ValueError(f"batch_size={batch_size} is larger than the data: {split} has {n} images{devices}")
     order = torch.arange(n)
-    if shuffle: order = torch.from_numpy(stream("shuffle", seed, epoch).permutation(n)[:n // world * world])
+    if shuffle:
+        local = getattr(images, "order", None)  # a `Stream` can shuffle only what lies near together
+        order = torch.from_numpy(stream("shuffle", seed, epoch).permutation(n)) if local is None else local(epoch, seed)
+        order = order[:n // world * world]
     batches = order[rank::world].split(batch_size)
     return [i for i in batches if len(i) == batch_size or len(i) and not drop_last]
 
@@ -309,10 +316,12 @@ def batches(self: Data,
     indices = self.batch_indices(split, batch_size, epoch, seed, shuffle, rank, world, drop_last)
     images, noise = self[split], stream("noise", seed, epoch, rank)
     tossed = self.binarize == "dynamic" and split == "train"
-    def batch(i):
-        x = images.index_select(0, i)
-        return toss(x, noise).view(torch.uint8).to(device).float() if tossed else to_unit(x.to(device))
-    return map(batch, indices)
+    def batch(x):
+        if tossed: x = toss(x, noise).view(torch.uint8)
+        x = x.to(device, non_blocking=True)
+        return x.float() if tossed else to_unit(x)
+    if hasattr(images, "read"): return map(batch, images.read(indices, epoch, torch.device(device).type == "cuda"))
+    return map(batch, (images.index_select(0, i) for i in indices))
 
 # %% ../nbs/02_data.ipynb #a78d7346
 class Source(NamedTuple):
@@ -492,14 +501,17 @@ def bundled_sources(resize=None, # see `resize_images`
     return [array_source(x[f"{half}_images"], resize, x[f"{half}_labels"], "0123456789") for half in ("train", "test")]
 
 
-def open_source(source, # a known name, a folder, a tensor or an array
+def open_source(source, # a known name, a folder, a tensor, an array or a dataset
                 root=None,         # see `data_root`
                 resize=None,       # see `resize_images`
                 progress=True,     # show bars
                 argument="source", # name of the argument, for the message
                 ) -> tuple: # (name, Source, Source of its own test images or None)
     "Find out what `source` is."
-    if not isinstance(source, (str, Path)): return "images", array_source(source, resize, argument=argument), None
+    if not isinstance(source, (str, Path)):
+        from vae_nb.streams import lazily  # which needs this module
+        images = lazily(source, resize, argument)
+        return "images", array_source(source, resize, argument=argument) if images is None else images.source(), None
     if source == "mnist-10k": return source, *bundled_sources(resize)
     if source in TORCHVISION: return source, *torchvision_sources(source, root, resize, progress)
     folder = Path(source).expanduser()
@@ -520,7 +532,8 @@ def read_splits(name: str,           # of the data
     images = {split: sources[split].read(i) if len(i) else None for split, i in indices.items()}
     images = {split: images["train"][:0] if x is None else x for split, x in images.items()}
     for split in {"static": SPLITS, "dynamic": ("valid", "test"), None: ()}[binarize]:
-        images[split] = binarize_fixed(images[split], seed, SPLITS[split])
+        fixed = getattr(images[split], "binarized", None) or partial(binarize_fixed, images[split])
+        images[split] = fixed(seed, SPLITS[split])
     labels = {split: None if s.labels is None else s.labels[indices[split]] for split, s in sources.items()}
     classes, others = sources["train"].classes, sources["test"].classes
     if classes and others and classes != others:
@@ -528,7 +541,7 @@ def read_splits(name: str,           # of the data
     return Data(**images, name=name, labels=labels, classes=classes, binarize=binarize, indices=indices)
 
 # %% ../nbs/02_data.ipynb #80dbca32
-def load_data(source="mnist-10k",    # "mnist", "fashion-mnist", "cifar10", "svhn", "celeba", folder, tensor, array
+def load_data(source="mnist-10k",    # "mnist", "fashion-mnist", "cifar10", "svhn", "celeba", folder, tensor, dataset…
               root=None,             # folder for downloads; None: variable VAE_NB_DATA, else the system's cache folder
               limit: int = None,     # keep the first so many images of each split
               valid=0.1,             # for validation, out of the training images: a count or a fraction
@@ -536,7 +549,7 @@ def load_data(source="mnist-10k",    # "mnist", "fashion-mnist", "cifar10", "svh
               seed: int = 0,         # of the split and of the fixed coins
               resize=None,           # one number for square images, or (height, width); None: as they are (CelebA: 64)
               progress: bool = True, # show bars while downloading and reading
-              test=None,             # a count, fraction, folder, tensor or array; None: the source's own, or else 0.1
+              test=None,             # a count, fraction, or a source; None: the source's own, or else 0.1
               ) -> Data:             # `.train`, `.valid`, `.test` (N, C, H, W), uint8 or float32
     "Images from anywhere, in three splits."
     if isinstance(source, Data):
@@ -547,6 +560,7 @@ def load_data(source="mnist-10k",    # "mnist", "fashion-mnist", "cifar10", "svh
     if limit is not None: check_count("limit", limit)
     if resize is not None: check_size(resize)
     name, pool, held_out = open_source(source, root, resize, progress)
+    if not isinstance(pool, Source): return pool.split(valid, 0.1 if test is None else test, limit, binarize, seed)
     if held_out and test is not None: raise ValueError(f"test: {name!r} has test images of its own; expected None")
     if not isinstance(test, Real | None): _, held_out, _ = open_source(test, None, resize, progress, "test")
     indices = split_indices(pool.size, valid, 0 if held_out else 0.1 if test is None else test, seed)
@@ -558,6 +572,11 @@ def load_data(source="mnist-10k",    # "mnist", "fashion-mnist", "cifar10", "svh
 def as_data(x,         # Data, or any source of `load_data`
             **options, # of `load_data`
             ) -> Data:
-    "`x` itself if it is a Data, else loaded; of a tensor or an array nothing is set aside for a test."
-    if not isinstance(x, (Data, str, Path)): options = {"test": 0, **options}
+    "`x` itself if it is a Data, else loaded; of a tensor, array or dataset nothing is set aside for a test."
+    if isinstance(x, (Data, str, Path)): return load_data(x, **options)
+    from vae_nb.streams import lazily
+    options, images = {"test": 0, **options}, lazily(x, options.get("resize"), "data")
+    if images is not None:
+        x, options["resize"] = images, None
+        if not isinstance(images.source(), Source): options.setdefault("valid", 0)  # of a stream, only if you say so
     return load_data(x, **options)
