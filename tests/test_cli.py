@@ -130,14 +130,15 @@ def test_every_value_reaches_its_function(cli, monkeypatch):
                         noise="homoscedastic", hidden=[32, 8], channels=[4, 4], kernel_size=5, activation="gelu",
                         mean="identity", sigma=0.2, sigma_floor=0.01),
         fit=dict(epochs=1, batch_size=4, lr=0.002, objective="iwae", k=2, beta_nll=None, kl_weight=1, schedule="constant",
-                 grad_clip=1.5, patience=3, precision="bf16", compile=True, accumulate=2, out=Path("out"), tracker="x",
-                 seed=7, progress=False, resume=True))
+                 grad_clip=1.5, patience=3, precision="bf16", compile=True, recompute=True, accumulate=2, out=Path("out"), tracker="x",
+                 optimizer="muon", start="mean", seed=7, progress=False, resume=True))
     code, out, err = cli(
         "train --data images --root cache --limit 9 --valid 2 --binarize dynamic --seed 7 --resize 14 12 --no-progress "
         "--test more --latent-dim 3 --encoder mlp --decoder cnn --posterior full_covariance --likelihood gaussian "
         "--noise homoscedastic --hidden 32 8 --channels 4 4 --kernel-size 5 --activation gelu --mean identity --sigma 0.2 "
         "--sigma-floor 0.01 --epochs 1 --batch-size 4 --lr 2e-3 --objective iwae --k 2 --beta-nll none --kl-weight 1 "
-        "--schedule constant --grad-clip 1.5 --patience 3 --precision bf16 --compile --accumulate 2 --tracker x --out out --resume")
+        "--schedule constant --grad-clip 1.5 --patience 3 --precision bf16 --compile --accumulate 2 --tracker x --out out --resume "
+        "--optimizer muon --start mean --recompute")
     assert (code, err) == (0, "") and got == expected
     for function in (load_data, create_vae, fit):  # no option was forgotten in this test
         given = {name for name, p in signature(function).parameters.items() if p.default is not p.empty}

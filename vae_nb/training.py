@@ -451,12 +451,12 @@ def fit(model: VAE,              # trained in place
         kl_weight=1.0,           # weight of the KL; "linear" and "cyclical" anneal it, or a function of t from 0 to 1
         schedule="cosine",       # "cosine" or "constant" learning rate
         optimizer="adam",        # "adam", "muon", or a function from parameters and lr to a torch optimizer
-        start="random",          # "mean": the decoder begins with the mean image
+        start="random",          # "random", or "mean": the decoder begins with the mean image
         grad_clip: float = None, # largest norm of the gradient
         patience: int = None,    # stop after so many epochs without a better validation ELBO, and go back to the best
         precision="fp32",        # "fp32" or "bf16" networks
-        compile=False,           # compile the networks; True, or a mode of torch.compile such as "reduce-overhead"
-        recompute: bool = False, # activations twice: less memory, a third more work
+        compile=False,           # compile the networks, or a mode of torch.compile to do it in, as "reduce-overhead"
+        recompute: bool = False, # keep few activations and compute the others again: less memory, a third more work
         accumulate: int = 1,     # an optimizer step takes so many times `batch_size` images, in so many pieces
         out=None,                # folder for the best model, the last checkpoint and the history
         resume: bool = False,    # go on from the checkpoint in `out`, if there is one
