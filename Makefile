@@ -36,7 +36,7 @@ preview: $(stamp) ## build the site without Quarto and show it in a browser
 readme: $(stamp) ## make README.md from nbs/index.ipynb
 	$(python) tools/make_readme.py
 
-bench: $(stamp) ## images per second of a training step, beside a plain PyTorch loop
+bench: $(stamp) ## images per second in training, beside other loops, pythae and the limits of the machine
 	$(python) benchmarks/throughput.py
 
 clean: ## remove what was built (.venv and runs stay)

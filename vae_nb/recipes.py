@@ -16,7 +16,7 @@ RECIPES = { # name: keywords of `load_data`, `create_vae` and `fit`
         data=dict(source="mnist", binarize="dynamic", valid=0),
         model=dict(image_shape=(1, 28, 28), latent_dim=50, encoder="mlp", decoder="mlp", hidden=(200, 200),
                    activation="silu", likelihood="bernoulli"),
-        fit=dict(epochs=280, batch_size=512, lr=0.016, objective="elbo_stl", optimizer="muon", start="mean",
+        fit=dict(epochs=250, batch_size=512, lr=0.016, objective="elbo_stl", optimizer="muon", start="mean",
                  precision="bf16")),
 }
 
