@@ -32,8 +32,6 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
-ROOT = Path(__file__).parent.parent
-PYTHAE = ROOT / "runs" / "pythae"
 MLP = dict(encoder="mlp", decoder="mlp", hidden=(400,), latent_dim=20, batch_size=512, epochs=8)
 SMALL, DEFAULT = (dict(channels=channels, latent_dim=32, batch_size=128, epochs=2) for channels in ((32, 32, 32), None))
 CASES = {f"{network}, {posterior}": dict(options, posterior=kind)
@@ -206,18 +204,6 @@ def by_pythae(case, data):
     return lambda: [trainer.train_step(next(epoch)) for _ in range(CASES[case]["epochs"])]
 
 
-def make_pythae():
-    "pythae in its own environment, which finds everything else where this Python finds it."
-    python = PYTHAE / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", PYTHAE], check=True)
-        site = subprocess.run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], check=True,
-                              capture_output=True, text=True).stdout.strip()
-        Path(site, "shared.pth").write_text("\n".join([str(ROOT), *(p for p in sys.path if p.endswith("-packages"))]) + "\n")
-        subprocess.run([python, "-m", "pip", "install", "-q", "pythae==0.1.2"], check=True)
-    return python
-
-
 # ---- the race ----
 
 def contestant(name, case):
@@ -242,6 +228,7 @@ def contestant(name, case):
 
 def race(case, names, rounds):
     "Median images per second and MiB of each contestant; the first round warms up."
+    from log_likelihood import make_pythae
     workers = {}
     for name in names:
         python = make_pythae() if name == "pythae" else sys.executable

@@ -9,7 +9,6 @@ __all__ = ['STARTS', 'OPTIMIZERS', 'last_bias', 'start_at_mean', 'Muon', 'make_o
 from math import prod
 
 import torch
-from torch import nn
 
 from .core import choose
 from .encoders import LINEAR_MAPS
