@@ -38,7 +38,8 @@ class CholeskyGaussian(MultivariateNormal):
 def _kl_cholesky_independent(q, p):
     if not isinstance(p.base_dist, Normal) or p.event_shape != q.event_shape: raise NotImplementedError
     m, s, T = p.base_dist.loc, p.base_dist.scale, q.scale_tril
-    quadratic = ((q.loc - m) / s).square() + (T / s.unsqueeze(-1)).square().sum(-1)  # (*batch, L)
+    rows = torch.linalg.vector_norm(T, dim=-1)                        # (*batch, L)
+    quadratic = ((q.loc - m) / s).square() + (rows / s).square()
     return (0.5 * (quadratic - 1) + s.log() - T.diagonal(dim1=-2, dim2=-1).log()).sum(-1)
 
 # %% ../nbs/05_posteriors.ipynb #b1b4f797
@@ -52,11 +53,12 @@ class FullCovariance(Head):
         super().__init__((L + L * (L + 1) // 2,), (L,))
         self.latent_dim, self.floor = L, check_positive("floor", floor)
         row, column = torch.tril_indices(L, L, -1)
-        self.register_buffer("below", row * L + column, persistent=False)
+        entries = torch.cat([torch.arange(L) * (L + 1), row * L + column])  # the diagonal, then row by row below it
+        self.register_buffer("entries", entries, persistent=False)
 
     def distribution(self, raw):
         L = self.latent_dim
         mean, raw_diagonal, below = raw.split([L, L, L * (L - 1) // 2], -1)
-        T = raw.new_zeros(*raw.shape[:-1], L * L).index_copy(-1, self.below, below / L ** 0.5)
-        T = T.unflatten(-1, (L, L)) + positive(raw_diagonal, self.floor).diag_embed()  # (*batch, L, L)
-        return CholeskyGaussian(mean, scale_tril=T, validate_args=False)
+        values = torch.cat([positive(raw_diagonal, self.floor), below / L ** 0.5], -1)
+        T = values.new_zeros(*raw.shape[:-1], L * L).index_copy_(-1, self.entries, values)
+        return CholeskyGaussian(mean, scale_tril=T.unflatten(-1, (L, L)), validate_args=False)
