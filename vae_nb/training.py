@@ -265,8 +265,8 @@ class Run:
         self.settings, self.place, self.out, self.patience, self.anneal = settings, place, out, patience, anneal
         self.score = step.score
         self.device = accelerator.device
-        optimizer = make_optimizer(optimizer, model, settings["lr"])
-        self.step, self.optimizer, self.interrupted = *accelerator.prepare(step, optimizer), False
+        self.step, self.interrupted = accelerator.prepare(step), False
+        self.optimizer = make_optimizer(optimizer, model, settings["lr"])  # not prepared: its wrapper looks for a package at each step
         self.epoch, self.best, self.best_epoch, self.history, self.best_weights = 0, -math.inf, 0, History(), None
 
     def state(self):
