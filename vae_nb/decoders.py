@@ -60,7 +60,10 @@ class Doubling(nn.ConvTranspose2d):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor: # (n, C, h, w) -> (n, C', H, W)
         few = self.out_channels <= 8 and x.device.type == "cpu"
-        return (self.by_parity(x) if few else super().forward(x))[..., -self.size[0]:, -self.size[1]:]
+        maps = self.by_parity(x) if few else super().forward(x)
+        for dim, n in zip((-2, -1), self.size):
+            if maps.shape[dim] > n: maps = maps.narrow(dim, maps.shape[dim] - n, n)  # a cut that cuts nothing costs a copy backward
+        return maps
 
     def by_parity(self, x: torch.Tensor) -> torch.Tensor:
         "The same by an ordinary convolution, which gives the pixels of each parity (Shi et al. 2016)."
