@@ -1,7 +1,7 @@
 """Images per second in training: `vae_nb.fit` beside what one would use instead, and beside what the machine can do.
 
 Every contestant trains the same network on the same images in batches of one size, in a process of its own, so that its
-memory can be told; the processes wait for their turn, rounds are interleaved, and medians are printed. Contestants:
+memory can be told; the processes wait for their turn, rounds are interleaved, and medians of speeds and of ratios are printed. Contestants:
 
     fit, fit bf16           `vae_nb.fit` as it is, and with precision="bf16"
     fit compiled            `vae_nb.fit` with compile=True
@@ -41,6 +41,7 @@ CASES = {f"{network}, {posterior}": dict(options, posterior=kind)
 OURS = {"fit": {}, "fit bf16": dict(precision="bf16"), "fit compiled": dict(compile=True)}
 LIMITS = ("bare", "bare bf16", "products", "products bf16")
 OTHERS = ("in memory", "DataLoader", "pythae")
+BESIDE = ("mean-field fit", "mean-field in memory")  # beside a full covariance: the same network without it
 
 
 def build(case):
@@ -206,9 +207,23 @@ def by_pythae(case, data):
 
 # ---- the race ----
 
+KINDS = {"products": ("mm", "linear"), "convolutions": ("convolution",), "optimizer": ("adam", "optimizer")}
+
+
+def shares(run):
+    "Where the time of the operations goes, by kind, as PyTorch's profiler sees one round."
+    with torch.profiler.profile() as seen: run()
+    found = dict.fromkeys([*KINDS, "the rest"], 0.0)
+    for row in seen.key_averages():
+        kind = next((kind for kind, words in KINDS.items() if any(word in row.key.lower() for word in words)), "the rest")
+        found[kind] += row.self_cpu_time_total
+    return {kind: round(time / sum(found.values()), 3) for kind, time in found.items()}
+
+
 def contestant(name, case, root):
-    "Answer each line on stdin with the images per second of one round, and the last one with the memory that it took."
+    "Answer each line on stdin with the images per second and the memory of a round, or with a profile of one."
     warnings.simplefilter("ignore")
+    if name in BESIDE: name, case = name.removeprefix("mean-field "), case.replace("full covariance", "mean-field")
     answers, sys.stdout = sys.stdout, sys.stderr
     torch.set_num_threads(os.cpu_count())
     from vae_nb import Data, load_data
@@ -222,6 +237,9 @@ def contestant(name, case, root):
     elif name.startswith("products"): run = products(case, data, dtype)
     else: run = {"in memory": in_memory, "DataLoader": by_loader, "pythae": by_pythae}[name](case, data)
     for line in sys.stdin:
+        if line.strip() == "profile":
+            print(json.dumps(shares(run)), file=answers, flush=True)
+            continue
         start = time.perf_counter()
         run()
         seconds = time.perf_counter() - start
@@ -236,35 +254,49 @@ def race(case, names, rounds, root):
         python = make_pythae() if name == "pythae" else sys.executable
         words = [python, __file__, "--contestant", name, "--case", case, *(["--data", root] if root else [])]
         workers[name] = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    found = {name: [] for name in names}
-    for i in range(rounds + 1):
-        for name, worker in workers.items():
-            worker.stdin.write("\n")
-            worker.stdin.flush()
-            answer = worker.stdout.readline()
-            if not answer: raise RuntimeError(f"{name} ended early in {case}; run it by hand with --contestant {name!r} --case {case!r}")
-            if i: found[name].append(json.loads(answer))
+    def ask(name, question="round"):
+        workers[name].stdin.write(question + "\n")
+        workers[name].stdin.flush()
+        answer = workers[name].stdout.readline()
+        if not answer: raise RuntimeError(f"{name} ended early in {case}; run it by hand with --contestant {name!r} --case {case!r}")
+        return json.loads(answer)
+
+    answers = [{name: ask(name) for name in names} for _ in range(rounds + 1)][1:]
+    profiles = {name: ask(name, "profile") for name in names if name in OURS}
     for worker in workers.values():
         worker.stdin.close()
         worker.wait()
-    return {name: dict(images_per_second=round(statistics.median(speed for speed, _ in values)),
-                       slowest=round(min(speed for speed, _ in values)), fastest=round(max(speed for speed, _ in values)),
-                       memory_mib=round(max(memory for _, memory in values))) for name, values in found.items()}
+    found = {}
+    for name in names:
+        speeds, memory = zip(*(answer[name] for answer in answers))
+        found[name] = dict(images_per_second=round(statistics.median(speeds)), rounds=[round(speed) for speed in speeds],
+                           memory_mib=round(max(memory)), **({"shares": profiles[name]} if name in profiles else {}))
+    return found
+
+
+def ratio(found, name, other):
+    "The median over the rounds of how much faster `name` was than `other`, or nothing."
+    if name not in found or other not in found: return ""
+    return f"{statistics.median(a / b for a, b in zip(found[name]['rounds'], found[other]['rounds'])):.2f}"
 
 
 def table(result):
-    "Markdown."
-    lines = ["| | " + " | ".join(["images/s", "slowest to fastest round", "of pythae", "of DataLoader", "of in memory", "of bare step", "of products",
-                                    "MiB"]) + " |", "|---|" + "---:|" * 8]
+    "Markdown: a table of speeds and their ratios, and one of where the time goes."
+    heads = "images/s", "slowest to fastest", "of pythae", "of DataLoader", "of in memory", "of mean field", "of bare step", "of products", "MiB"
+    lines, shares = ["| | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(heads)], []
     for case, found in result["cases"].items():
-        lines.append(f"| **{case}**, batch {CASES[case]['batch_size']} |" + " |" * 8)
+        lines.append(f"| **{case}**, batch {CASES[case]['batch_size']} |" + " |" * len(heads))
+        in_memory = "in memory" if "in memory" in found else "mean-field in memory"
         for name, numbers in found.items():
             half = " bf16" if name.endswith("bf16") else ""
-            ratio = lambda other: f"{numbers['images_per_second'] / found[other]['images_per_second']:.2f}" if other in found else ""
-            limits = [ratio(f"bare{half}"), ratio(f"products{half}")] if name in OURS or name.startswith("bare") else ["", ""]
-            lines.append(f"| {name} | {numbers['images_per_second']:,} | {numbers['slowest']:,} to {numbers['fastest']:,} | "
-                         + " | ".join([*map(ratio, ("pythae", "DataLoader", "in memory")), *limits]) + f" | {numbers['memory_mib']:,} |")
-    return "\n".join(lines)
+            others = "pythae", "DataLoader", in_memory, "mean-field fit", f"bare{half}", f"products{half}"
+            ours = name in OURS or name.startswith("bare")
+            ratios = [ratio(found, name, other) if ours or other in ("pythae", "DataLoader", in_memory) else "" for other in others]
+            lines.append(f"| {name} | {numbers['images_per_second']:,} | {min(numbers['rounds']):,} to {max(numbers['rounds']):,} | "
+                         + " | ".join(ratios) + f" | {numbers['memory_mib']:,} |")
+            if "shares" in numbers: shares.append(f"| {case}, {name} | " + " | ".join(f"{x:.0%}" for x in numbers["shares"].values()) + " |")
+    kinds = [*KINDS, "the rest"]
+    return "\n".join([*lines, "", "| share of the time in | " + " | ".join(kinds) + " |", "|---|" + "---:|" * len(kinds), *shares])
 
 
 def main():
@@ -286,7 +318,7 @@ def main():
     start = time.perf_counter()
     for case in CASES:
         if args.only and not case.startswith(args.only): continue
-        names = [*OURS, *LIMITS] if "full" in case else [*OURS, *LIMITS, *OTHERS]
+        names = [*OURS, *LIMITS, *(BESIDE if "full" in case else OTHERS)]
         if args.no_pythae: names = [name for name in names if name != "pythae"]
         result["cases"][case] = race(case, names, args.rounds, args.data)
         for name, numbers in result["cases"][case].items(): print(f"{case:32} {name:18} {numbers['images_per_second']:8,} images/s", flush=True)
