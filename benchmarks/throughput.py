@@ -3,10 +3,10 @@
 Every contestant trains the same network on the same images in batches of one size, in a process of its own, so that its
 memory can be told; the processes wait for their turn, rounds are interleaved, and medians of speeds and of ratios are printed. Contestants:
 
-    fit, fit bf16           `vae_nb.fit` as it is, and with precision="bf16"
-    fit compiled            `vae_nb.fit` with compile=True
-    bare, bare bf16         its training step alone, compiled, on one batch that lies in memory: the limit for `fit`
-    products, products bf16 only the matrix products of all layers, forward and for both gradients: the limit for a step
+    fit, fit compiled       `vae_nb.fit` as it is, and with compile=True
+    bare, bare compiled     its training step alone, on one batch that lies in memory: the limit for `fit`
+    products                only the matrix products of all layers, forward and for both gradients: the limit for a step
+    … bf16                  the same with precision="bf16", where the machine has such arithmetic
     in memory               a loop as one writes it by hand, over batches cut from a tensor
     DataLoader              the same over a torchvision dataset
     pythae                  pythae 0.1.2's trainer (in an environment of its own, made in runs/pythae with pip)
@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 import warnings
+from contextlib import ExitStack
 from copy import deepcopy
 from math import prod
 from pathlib import Path
@@ -38,8 +39,9 @@ SMALL, DEFAULT = (dict(channels=channels, latent_dim=32, batch_size=128, images=
 CASES = {f"{network}, {posterior}": dict(options, posterior=kind)
          for network, options in (("MLP 784-400-20", MLP), ("CNN 32-32-32", SMALL), ("CNN 32-64-128", DEFAULT))
          for posterior, kind in (("mean-field", "mean_field"), ("full covariance", "full_covariance"))}
-OURS = {"fit": {}, "fit bf16": dict(precision="bf16"), "fit compiled": dict(compile=True)}
-LIMITS = ("bare", "bare bf16", "products", "products bf16")
+OURS = {"fit": {}, "fit bf16": dict(precision="bf16"), "fit compiled": dict(compile=True),
+        "fit compiled bf16": dict(compile=True, precision="bf16")}
+LIMITS = ("bare", "bare bf16", "bare compiled", "bare compiled bf16", "products", "products bf16")
 OTHERS = ("in memory", "DataLoader", "pythae")
 BESIDE = ("mean-field fit", "mean-field in memory")  # beside a full covariance: the same network without it
 
@@ -59,18 +61,17 @@ def ours(case, data, options):
     return lambda: fit(model, data, epochs=1, batch_size=CASES[case]["batch_size"], progress=False, **options)
 
 
-def bare(case, data, dtype):
+def bare(case, data, dtype, compile):
     from vae_nb import elbo
-    from vae_nb.acceleration import compiled, forward_by
+    from vae_nb.acceleration import compiled_step
     from vae_nb.core import keep_freed_memory
     from vae_nb.training import TrainingStep
     keep_freed_memory()
-    model, size = build(case), CASES[case]["batch_size"]
+    model, size, ways = build(case), CASES[case]["batch_size"], ExitStack()
     step, optimizer = TrainingStep(model, elbo, None, 1, dtype), torch.optim.Adam(model.parameters(), fused=True)
-    x, ways = data.train[:size] / 255, []
-    for network in (model.encoder.network, model.decoder.network):
-        ways.append(forward_by(network, compiled(size)))
-        ways[-1].__enter__()
+    x = data.train[:size] / 255
+    step(x)
+    if compile: ways.enter_context(compiled_step(step, size))
     def run():
         for _ in range(len(data.train) // size):
             value, _ = step(x)
@@ -233,7 +234,7 @@ def contestant(name, case, root):
     resident = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     before = resident()
     if name in OURS: run = ours(case, data, OURS[name])
-    elif name.startswith("bare"): run = bare(case, data, dtype)
+    elif name.startswith("bare"): run = bare(case, data, dtype, "compiled" in name)
     elif name.startswith("products"): run = products(case, data, dtype)
     else: run = {"in memory": in_memory, "DataLoader": by_loader, "pythae": by_pythae}[name](case, data)
     for line in sys.stdin:
@@ -289,7 +290,8 @@ def table(result):
         in_memory = "in memory" if "in memory" in found else "mean-field in memory"
         for name, numbers in found.items():
             half = " bf16" if name.endswith("bf16") else ""
-            others = "pythae", "DataLoader", in_memory, "mean-field fit", f"bare{half}", f"products{half}"
+            limits = name.replace("fit", "bare"), f"products{half}"
+            others = "pythae", "DataLoader", in_memory, "mean-field fit", *limits
             ours = name in OURS or name.startswith("bare")
             ratios = [ratio(found, name, other) if ours or other in ("pythae", "DataLoader", in_memory) else "" for other in others]
             lines.append(f"| {name} | {numbers['images_per_second']:,} | {min(numbers['rounds']):,} to {max(numbers['rounds']):,} | "
@@ -311,6 +313,7 @@ def main():
     args = parser.parse_args()
     if args.contestant: return contestant(args.contestant, args.case, args.data)
     import torchvision
+    from vae_nb.acceleration import has_bfloat16
     result = dict(machine=f"{platform.machine()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}",
                   versions=dict(torch=torch.__version__, torchvision=torchvision.__version__, python=platform.python_version(), pythae="0.1.2"),
                   rounds=args.rounds, seed=0,
@@ -320,6 +323,7 @@ def main():
         if args.only and not case.startswith(args.only): continue
         names = [*OURS, *LIMITS, *(BESIDE if "full" in case else OTHERS)]
         if args.no_pythae: names = [name for name in names if name != "pythae"]
+        if not has_bfloat16(torch.device("cpu")): names = [name for name in names if not name.endswith("bf16") or name.startswith("products")]
         result["cases"][case] = race(case, names, args.rounds, args.data)
         for name, numbers in result["cases"][case].items(): print(f"{case:32} {name:18} {numbers['images_per_second']:8,} images/s", flush=True)
     result["seconds"] = round(time.perf_counter() - start)

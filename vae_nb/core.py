@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['choose', 'error_of', 'check_count', 'check_image_shape', 'check_batch', 'check_finite', 'to_unit', 'full_precision',
            'softplus', 'positive', 'check_positive', 'keep_freed_memory', 'Head', 'check_head', 'probe', 'Conditional',
-           'check_network', 'pixel_log_prob', 'Terms', 'kl_per_dimension']
+           'check_network', 'pixel_log_prob', 'once', 'Terms', 'kl_per_dimension']
 
 # %% ../nbs/00_core.ipynb #1aea03dc
 import difflib
 import operator
-from functools import cached_property
 
 import torch
 from torch import nn
@@ -271,6 +270,19 @@ def pixel_log_prob(p: Independent,      # distribution over images
         raise TypeError(f"p is a {type(p).__name__}; expected an Independent, whose pixels have densities of their own")
     return p.base_dist.log_prob(x)
 
+# %% ../nbs/00_core.ipynb #6f27316d
+class once:
+    "A property that is computed when it is first asked for, and kept."
+    def __init__(self, compute): self.compute, self.__doc__ = compute, compute.__doc__
+
+    def __set_name__(self, owner, name): self.name = name
+
+    def __get__(self, instance, owner=None):
+        if instance is None: return self
+        value = self.compute(instance)
+        setattr(instance, self.name, value)  # from now on the instance's own, which is looked at first
+        return value
+
 # %% ../nbs/00_core.ipynb #963e063f
 class Terms:
     "What one pass of a batch leaves behind; log-densities and KL in nats, each computed when it is first asked for."
@@ -284,27 +296,27 @@ class Terms:
                  ):
         self.x, self.q, self.z, self.p, self.prior, self._score = x, q, z, p, prior, score
 
-    @cached_property
+    @once
     def _pixels(self): return pixel_log_prob(self.p, self.x)  # (k, B, C, H, W)
 
-    @cached_property
+    @once
     def log_px(self) -> torch.Tensor:
         "log p(x|z), (k, B)"
         if self._score is None: return self.p.log_prob(self.x)
         return self._pixels.flatten(-self.p.reinterpreted_batch_ndims).sum(-1)
 
-    @cached_property
+    @once
     def score(self) -> torch.Tensor:
         "What is maximised in the place of log p(x|z), (k, B): the same tensor unless a score was given"
         return self.log_px if self._score is None else self._score(self.p, self.x, log_prob=self._pixels)
 
-    @cached_property
+    @once
     def log_pz(self) -> torch.Tensor: return self.prior.log_prob(self.z)  # (k, B)
 
-    @cached_property
+    @once
     def log_qz(self) -> torch.Tensor: return self.q.log_prob(self.z)  # (k, B)
 
-    @cached_property
+    @once
     def _closed_kl(self):
         try: return kl_divergence(self.q, self.prior)
         except NotImplementedError: return None

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .acceleration import PRECISIONS, compile_mode, compiled, forward_by, network_dtype, recomputed
+from .acceleration import PRECISIONS, compile_mode, compiled_step, forward_by, network_dtype, recomputed
 from .beta_nll import beta_score, check_beta
 from .core import check_count, check_positive, choose, keep_freed_memory, kl_per_dimension
 from .data import as_data
@@ -455,7 +455,7 @@ def fit(model: VAE,              # trained in place
         grad_clip: float = None, # largest norm of the gradient
         patience: int = None,    # stop after so many epochs without a better validation ELBO, and go back to the best
         precision="fp32",        # "fp32" or "bf16" networks
-        compile=False,           # compile the networks, or a mode of torch.compile to do it in, as "reduce-overhead"
+        compile=False,           # compile the steps, or a mode of torch.compile to do it in, as "reduce-overhead"
         recompute: bool = False, # keep few activations and compute the others again: less memory, a third more work
         accumulate: int = 1,     # an optimizer step takes so many times `batch_size` images, in so many pieces
         out=None,                # folder for the best model, the last checkpoint and the history
@@ -480,9 +480,9 @@ def fit(model: VAE,              # trained in place
         run = start_run(model, data, step, optimizer, settings, out, resume, patience, tracker, anneal)
         if not run.epoch: STARTS[start](model, data.train)
         keep_freed_memory()
-        for network, rows in ((model.encoder.network, batch_size), (model.decoder.network, k * batch_size)):
-            if recompute: ways.enter_context(forward_by(network, recomputed))
-            if mode: ways.enter_context(forward_by(network, compiled(rows, mode)))
+        if recompute:
+            for part in (model.encoder, model.decoder): ways.enter_context(forward_by(part.network, recomputed))
+        if mode: ways.enter_context(compiled_step(step, batch_size, mode))
         try: _loop(run, tracker, progress)
         finally:
             for t in run.accelerator.trackers: t.finish()
