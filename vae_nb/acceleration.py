@@ -25,7 +25,7 @@ def has_bfloat16(device: torch.device # any
     "Does the machine multiply bfloat16 itself?"
     if device.type == "cuda": return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu" or not torch.backends.mkldnn.is_available(): return False
-    if not hasattr(torch.cpu, "get_capabilities"): return torch.ops.mkldnn._is_mkldnn_bf16_supported()  # an older PyTorch
+    if not hasattr(torch.cpu, "get_capabilities"): return torch.ops.mkldnn._is_mkldnn_bf16_supported()  # older PyTorch
     return any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
@@ -59,13 +59,14 @@ def compile_mode(compile # False, True, or a mode of torch.compile
                  ):      # None, or the mode
     "The argument of `fit` as a mode."
     if isinstance(compile, str): return choose("compile", compile, dict(zip(MODES, MODES)))
-    if not isinstance(compile, bool): raise TypeError(f"compile={compile!r}: expected True, False or a mode of torch.compile")
+    if not isinstance(compile, bool):
+        raise TypeError(f"compile={compile!r}: expected True, False or a mode of torch.compile")
     return "default" if compile else None
 
 
 def compiled(rows: int,             # in a whole batch
              mode: str = "default", # of torch.compile; "reduce-overhead" takes CUDA graphs where there is a GPU
-             otherwise=None,        # called once if it can't be one program; None: a warning, and programs of parts are welcome
+             otherwise=None,        # called once if it can't be one program; None: warn, and programs of parts will do
              ):                     # wrapper for `forward_by`
     "Send whole batches through a compiled function."
     def wrap(forward):
@@ -87,7 +88,7 @@ def compiled(rows: int,             # in a whole batch
 
 # %% ../nbs/10c_acceleration.ipynb #90214c95
 @contextmanager
-def compiled_step(step: nn.Module,       # `step(x, pixels=False, **weights)`, with a VAE as `model`, which takes `k` samples
+def compiled_step(step: nn.Module,       # `step(x, pixels=False, **weights)`, with a VAE as `model`, taking `k` samples
                   rows: int,             # images in a whole batch
                   mode: str = "default", # of torch.compile
                   ):

@@ -4,16 +4,19 @@
 
 # %% auto #0
 __all__ = ['choose', 'error_of', 'check_count', 'check_image_shape', 'check_batch', 'check_finite', 'to_unit', 'full_precision',
-           'softplus', 'positive', 'check_positive', 'keep_freed_memory', 'Head', 'check_head', 'probe', 'Conditional',
-           'check_network', 'pixel_log_prob', 'once', 'Terms', 'kl_per_dimension']
+           'softplus', 'positive', 'check_positive', 'keep_freed_memory', 'versions', 'Head', 'check_head', 'probe',
+           'Conditional', 'check_network', 'pixel_log_prob', 'once', 'Terms', 'kl_per_dimension']
 
 # %% ../nbs/00_core.ipynb #1aea03dc
 import difflib
 import operator
+import platform
 
 import torch
 from torch import nn
 from torch.distributions import Distribution, Independent, Normal, kl_divergence
+
+from . import __version__
 
 # %% ../nbs/00_core.ipynb #5abe9e2d
 def choose(argument: str,   # name of the argument, for the message
@@ -97,12 +100,14 @@ def full_precision(x: torch.Tensor,   # any floating dtype
 class _Softplus(torch.autograd.Function):
     "log(1 + eˣ) from operations that a CPU has in vector form."
     @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
+    def forward(x):
         e = x.abs().neg_().exp_()
         u = e + 1
         lost = e - (u - 1)  # what rounding 1 + e has cost
         return u.log_().add_(lost).add_(x.clamp(min=0))
+
+    @staticmethod
+    def setup_context(ctx, inputs, output): ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx, grad):
@@ -138,6 +143,11 @@ def check_positive(argument: str, # name of the argument, for the message
 def keep_freed_memory():
     "Let the C library's allocator keep up to 64 MB of freed memory; elsewhere than on Linux, nothing happens."
     torch.empty(2 ** 25 - 2 ** 16, dtype=torch.uint8)
+
+# %% ../nbs/00_core.ipynb #6674c51d
+def versions() -> dict: # name to version
+    "What numbers depend on besides data, settings and seed."
+    return dict(vae_nb=__version__, torch=torch.__version__, python=platform.python_version())
 
 # %% ../nbs/00_core.ipynb #5d72d410
 class Head(nn.Module):

@@ -22,11 +22,10 @@ def path_log_prob(q: Distribution,  # posterior, batch (B,), event (L,)
                   z: torch.Tensor,  # its reparameterised samples, (k, B, L)
                   ) -> torch.Tensor: # log q(z|x), (k, B), nats
     "log q(z|x) whose gradient reaches the parameters of q through the samples only (Roeder et al. 2017)."
-    with torch.enable_grad():
-        z0 = z.detach().requires_grad_()
-        log_q = q.log_prob(z0)
-        slope, = torch.autograd.grad(log_q.sum(), z0)
-    return log_q.detach() + _along(slope, z)
+    with torch.no_grad():  # a slope is a number here; nobody wants its gradient
+        log_q, pull = torch.func.vjp(q.log_prob, z.detach())
+        slope, = pull(torch.ones_like(log_q))
+    return log_q + _along(slope, z)
 
 # %% ../nbs/10a_gradients.ipynb #6cbc6200
 def elbo_stl(terms: Terms,           # one pass of a batch

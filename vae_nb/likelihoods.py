@@ -108,14 +108,16 @@ class PixelwiseGaussian(GaussianLikelihood):
 class _CoinLogProb(torch.autograd.Function):
     "Σ x·l − softplus(l) over the last dimension, in a few passes over the logits."
     @staticmethod
-    def forward(ctx, l, x):
-        ctx.save_for_backward(l, x)
+    def forward(l, x):
         n = l.shape[-1]
         group = next(size for size in range(min(n, 100), 0, -1) if n % size == 0)  # 2¹⁰⁰ is still a float32
         t = l.abs()
         half = t.sum(-1)
         t = t.mul_(-1 / math.log(2)).exp2_().add_(1).unflatten(-1, (-1, group))  # 1 + exp(−|l|)
         return torch.linalg.vecdot(l, x - 0.5) - 0.5 * half - t.prod(-1).log_().sum(-1)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output): ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx, grad):

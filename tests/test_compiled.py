@@ -1,0 +1,114 @@
+"""What a compiler makes of a training step is the same step: loss, numbers and gradients, whatever it is made of."""
+import shutil
+from contextlib import ExitStack
+from functools import partial
+
+import pytest
+import torch
+
+from vae_nb import create_vae, fit
+from vae_nb.acceleration import PRECISIONS, compiled_step, forward_by, recomputed
+from vae_nb.beta_nll import beta_score
+from vae_nb.data import Data
+from vae_nb.priors import LearnedMixture
+from vae_nb.training import TrainingStep, make_objective
+
+SHAPE = (1, 9, 8)
+WHOLE = { # options of the model and of the step, which becomes one program
+    "elbo": ({}, {}), "iwae": ({}, dict(objective="iwae", k=3)), "free_bits": ({}, dict(objective="free_bits")),
+    "elbo_stl": ({}, dict(objective="elbo_stl")), "full covariance, iwae_stl":
+        (dict(posterior="full_covariance"), dict(objective="iwae_stl", k=3)),
+    "tc_vae": ({}, dict(objective="tc_vae")), "info_vae": ({}, dict(objective="info_vae")),
+    "own": ({}, dict(objective=lambda terms: (terms.log_px + terms.log_pz - terms.log_qz).mean(0))),
+    "cnn": (dict(encoder="cnn", decoder="cnn"), {}), "full covariance": (dict(posterior="full_covariance"), {}),
+    "mixture": (dict(prior=partial(LearnedMixture, 3, 4)), {}),
+    "logistic": (dict(likelihood="discretised_logistic"), {}),
+    **{noise: (dict(likelihood="gaussian", noise=noise), {}) for noise in ("homoscedastic", "imagewise", "pixelwise")},
+    "beta_nll": (dict(likelihood="gaussian"), dict(beta_nll=0.5)), "bf16": ({}, dict(precision="bf16")),
+    "bf16 cnn": (dict(encoder="cnn", decoder="cnn"), dict(precision="bf16")), "recomputed": ({}, dict(recompute=True)),
+}
+PARTS = { # the same; only the networks become programs
+    "iwae_dreg": ({}, dict(objective="iwae_dreg", k=3)), "dip_vae": ({}, dict(objective="dip_vae")),
+}
+COMPILER = any(map(shutil.which, ("g++", "clang++", "cl")))
+
+
+def make(model, objective="elbo", k=1, beta_nll=None, precision="fp32", recompute=False):
+    "A new step, and the ways in which its networks are to run."
+    torch.manual_seed(0)
+    options = dict(encoder="mlp", decoder="mlp", hidden=(16,), channels=(4, 8), likelihood="bernoulli") | model
+    if "prior" in options: options["prior"] = options["prior"]()
+    model, ways = create_vae(SHAPE, 3, **options), ExitStack()
+    score = None if beta_nll is None else beta_score(beta_nll, model.decoder.head)
+    if recompute:
+        for part in (model.encoder, model.decoder): ways.enter_context(forward_by(part.network, recomputed))
+    return TrainingStep(model, make_objective(objective, images=100), score, k, PRECISIONS[precision]), ways
+
+
+def outcome(step, x):
+    "Loss, sums and gradients of the second of two batches; the first also reports on the pixels."
+    torch.manual_seed(1)
+    step(x, pixels=True)
+    loss, sums = step(x)
+    step.zero_grad()
+    loss.backward()
+    return [loss.detach(), sums, *(p.grad for p in step.parameters())]
+
+
+def compare(model, options, whole):
+    torch.compiler.reset()
+    x = torch.rand(6, *SHAPE, generator=torch.Generator().manual_seed(2)).round()
+    step, ways = make(model, **options)
+    with ways:
+        expected = outcome(step, x)
+        with compiled_step(step, len(x)):
+            found = outcome(step, x)
+            networks = step.model.encoder.network, step.model.decoder.network
+            assert whole == (not any("forward" in vars(n) for n in networks) or bool(options.get("recompute")))
+    close = dict(rtol=0.05, atol=0.05) if options.get("precision") == "bf16" else dict(rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found, expected, **close)
+
+
+@pytest.fixture
+def no_code(monkeypatch):
+    "All of the compiler, but for the writing of code."
+    original = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, options, **others: original(f, backend="aot_eager", **others))
+
+
+@pytest.mark.parametrize("name", [*WHOLE, *PARTS])
+def test_same_step(name, no_code, recwarn):
+    compare(*(WHOLE | PARTS)[name], whole=name in WHOLE)
+    assert not [w for w in recwarn if "compile" in str(w.message)]
+
+
+@pytest.mark.skipif(not COMPILER, reason="no C++ compiler is installed")
+@pytest.mark.parametrize("name", [name if name in ("elbo", "iwae_dreg") else pytest.param(name, marks=pytest.mark.slow)
+                                  for name in WHOLE | PARTS])
+def test_same_step_as_a_program(name, recwarn):
+    compare(*(WHOLE | PARTS)[name], whole=name in WHOLE)
+    assert not [w for w in recwarn if "compile" in str(w.message)]
+
+
+@pytest.mark.parametrize("options", [{}, dict(kl_weight="linear"), dict(accumulate=2), dict(k=2, objective="iwae"),
+                                     dict(recompute=True), dict(objective="iwae_dreg", patience=3)], ids=str)
+def test_same_training(options, no_code):
+    "With a smaller last batch and a validation in each epoch; the model is left as it was."
+    torch.compiler.reset()
+    images = (torch.rand(58, *SHAPE, generator=torch.Generator().manual_seed(3)) > 0.5).to(torch.uint8) * 255
+    data, histories = Data(train=images[:50], valid=images[50:], test=images[:0]), []
+    for compile in (False, True):
+        step, _ = make({})
+        histories.append(fit(step.model, data, epochs=3, batch_size=8, compile=compile, progress=False, **options))
+        assert not any("forward" in vars(module) for module in step.modules())
+    for one, other in zip(*histories): assert other == pytest.approx(one, rel=1e-4)
+
+
+def test_errors_are_the_step_s_own(no_code):
+    "An objective that gives the wrong shape says so, compiled or not."
+    torch.compiler.reset()
+    images = (torch.rand(40, *SHAPE) > 0.5).to(torch.uint8) * 255
+    step, _ = make({})
+    data, wrong = Data(train=images, valid=images[:0], test=images[:0]), lambda terms: terms.log_px.sum()
+    with pytest.raises(ValueError, match="one number per image"):
+        fit(step.model, data, objective=wrong, epochs=1, batch_size=8, compile=True, progress=False)
