@@ -1,24 +1,25 @@
-"""Does speed cost accuracy? The test ELBO after the same training in float32, with bfloat16 networks, compiled, and both; three seeds.
+"""Does speed cost accuracy? Test ELBOs after the same training in float32, with bfloat16 networks, compiled, and both.
 
-Bundled digits, Bernoulli pixels tossed anew in each epoch. The difference to float32 is taken seed by seed, so that most of
-the seeds' own spread falls out; beside it stands its standard error. Result: benchmarks/accuracy.json.
+Three seeds; bundled digits, Bernoulli pixels tossed anew in each epoch. The difference to float32 is taken seed by
+seed, so that most of the seeds' own spread falls out; beside it stands its standard error. Result:
+benchmarks/accuracy.json.
 """
 import argparse
 import json
-import os
-import platform
 import statistics
-import time
 import warnings
 from pathlib import Path
 
 import torch
 
 import vae_nb as v
+from made_with import made_with
 
-NETWORKS = {"MLP 784-400-20": (dict(encoder="mlp", decoder="mlp", hidden=(400,), latent_dim=20), dict(epochs=30, batch_size=512, lr=3e-3)),
+NETWORKS = {"MLP 784-400-20": (dict(encoder="mlp", decoder="mlp", hidden=(400,), latent_dim=20),
+                               dict(epochs=30, batch_size=512, lr=3e-3)),
             "CNN 32-64-128": (dict(latent_dim=20), dict(epochs=8, batch_size=128, lr=2e-3))}
-WAYS = {"float32": {}, "bf16": dict(precision="bf16"), "compiled": dict(compile=True), "compiled bf16": dict(compile=True, precision="bf16")}
+WAYS = {"float32": {}, "bf16": dict(precision="bf16"), "compiled": dict(compile=True),
+        "compiled bf16": dict(compile=True, precision="bf16")}
 
 
 def main():
@@ -38,13 +39,15 @@ def main():
                 v.fit(model, data, **fit_options, **options, seed=seed, progress=False)
                 elbos[way].append(v.evaluate(model, data, k=20)["elbo"])
             differences = [a - b for a, b in zip(elbos[way], elbos["float32"])]
-            rows.append(dict(network=network, way=way, elbo=elbos[way], mean=statistics.mean(elbos[way]), spread=statistics.stdev(elbos[way]),
-                             difference=statistics.mean(differences), standard_error=statistics.stdev(differences) / len(differences) ** 0.5))
-            print("{network:16} {way:14} {mean:9.3f} (spread of seeds {spread:.3f}); to float32 {difference:+.3f} ± {standard_error:.3f}"
-                  .format(**rows[-1]), flush=True)
-    result = dict(rows=rows, networks={name: dict(model=m, fit=f) for name, (m, f) in NETWORKS.items()}, seeds=args.seeds, k=20,
-                  machine=f"{platform.machine()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}",
-                  versions={"vae_nb": v.__version__, "torch": torch.__version__, "python": platform.python_version()}, date=time.strftime("%Y-%m-%d"))
+            rows.append(dict(network=network, way=way, elbo=elbos[way],
+                             mean=statistics.mean(elbos[way]), spread=statistics.stdev(elbos[way]),
+                             difference=statistics.mean(differences),
+                             standard_error=statistics.stdev(differences) / len(differences) ** 0.5))
+            print("{network:16} {way:14} {mean:9.3f} (spread of seeds {spread:.3f}); "
+                  "to float32 {difference:+.3f} ± {standard_error:.3f}".format(**rows[-1]), flush=True)
+    result = dict(rows=rows, networks={name: dict(model=m, fit=f) for name, (m, f) in NETWORKS.items()},
+                  seeds=args.seeds, k=20,
+                  **made_with())
     Path(args.out).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 

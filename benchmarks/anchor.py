@@ -1,19 +1,18 @@
 """The anchor of the field: dynamically binarised MNIST, one stochastic layer of 50, 784-200-200-50, tanh.
 
-Trains on the 60,000 images of MNIST (`--data`, else VAE_NB_DATA), estimates the log-likelihood of the 10,000 test images
-with k samples each, and writes all of it into nbs/experiments/log_likelihood.json, which `12a_importance` reads.
+Trains on the 60,000 images of MNIST (`--data`, else VAE_NB_DATA), estimates the log-likelihood of the 10,000 test
+images with k samples each, and writes all of it into nbs/experiments/log_likelihood.json, which `12a_importance` reads.
 Stopped, it goes on where it was.
 """
 import argparse
 import json
-import os
-import platform
 import time
 from pathlib import Path
 
 import torch
 
 import vae_nb as v
+from made_with import made_with
 from vae_nb.importance import BELIEVABLE, average
 from vae_nb.vae import replace_file
 
@@ -58,12 +57,11 @@ if __name__ == "__main__":
     print(f"trained in {seconds:.0f} s of processor time")
     if not args.only_train:
         elbo = v.evaluate(model, data, k=5)
-        result = dict(data="mnist, dynamically binarised; test: one fixed draw", model=MODEL, training=settings, training_processor_seconds=seconds,
-                      parameters=sum(p.numel() for p in model.parameters()), test=measure(model, data.test, args.k),
+        result = dict(data="mnist, dynamically binarised; test: one fixed draw", model=MODEL, training=settings,
+                      training_processor_seconds=seconds, parameters=sum(p.numel() for p in model.parameters()),
+                      test=measure(model, data.test, args.k),
                       elbo={name: round(value, 4) for name, value in elbo.items()}, seed=0, dtype="float32",
-                      versions={"vae_nb": v.__version__, "torch": torch.__version__, "python": platform.python_version()},
-                      machine=f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
-                      date=time.strftime("%Y-%m-%d"))
+                      **made_with())
         text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
         replace_file(RESULT, lambda path: Path(path).write_text(text, encoding="utf-8"))
         print(text)

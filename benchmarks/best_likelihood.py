@@ -1,21 +1,20 @@
 """How likely can a model with one stochastic layer make MNIST in two hours on two cores?
 
-Dynamically binarised digits, 40 latents: a residual network, a full-covariance posterior, a mixture of 500 Gaussians as the
-prior. First the ELBO (sticking the landing), then the importance-weighted bound with a few samples. Whatever was chosen, was chosen on
-validation images (cut from the training images, and never trained on); the test images are measured once, at the end.
-The best published for a 784-200-200-50 network of one stochastic layer is about -84.3 nats.
+Dynamically binarised digits, 40 latents: a residual network, a full-covariance posterior, a mixture of 500 Gaussians as
+the prior. First the ELBO (sticking the landing), then the importance-weighted bound with a few samples. Whatever was
+chosen, was chosen on validation images (cut from the training images, and never trained on); the test images are
+measured once, at the end.
 
-    best_likelihood.py            writes benchmarks/best_likelihood.json. It may be stopped (Ctrl-C) and started again: it goes on
-                                  with the next epoch
-    best_likelihood.py --choose   what posterior and prior are worth to a smaller model, an MLP with two layers of 300 units,
-                                  on the validation images; writes benchmarks/likelihood_choices.json
+    best_likelihood.py            writes benchmarks/best_likelihood.json. It may be stopped (Ctrl-C) and started again:
+                                  it goes on with the next epoch
+    best_likelihood.py --choose   what posterior and prior are worth to a smaller model, an MLP with two layers of 300
+                                  units, on the validation images; writes benchmarks/likelihood_choices.json
 
 Needs the whole of MNIST (`--data`, else VAE_NB_DATA, else it is downloaded).
 """
 import argparse
 import json
 import os
-import platform
 import time
 from pathlib import Path
 
@@ -23,6 +22,7 @@ import torch
 from torch import nn
 
 import vae_nb as v
+from made_with import made_with
 from vae_nb.decoders import Doubling
 from vae_nb.encoders import Network
 from vae_nb.importance import BELIEVABLE, average
@@ -36,8 +36,12 @@ STAGES = { # name: keywords of `fit`
     "elbo": dict(epochs=60, batch_size=256, lr=0.01, objective="elbo_stl", optimizer="muon", precision="bf16"),
     "iwae": dict(epochs=6, batch_size=256, lr=0.004, objective="iwae_dreg", k=5, optimizer="muon", precision="bf16"),
 }
-CHOICES = {"mean field, standard normal": ("mean_field", False), "full covariance, standard normal": ("full_covariance", False),
-           "mean field, mixture": ("mean_field", True), "full covariance, mixture": ("full_covariance", True)} # posterior, is the prior a mixture?
+CHOICES = { # posterior, is the prior a mixture?
+    "mean field, standard normal": ("mean_field", False),
+    "full covariance, standard normal": ("full_covariance", False),
+    "mean field, mixture": ("mean_field", True),
+    "full covariance, mixture": ("full_covariance", True),
+}
 
 
 class Residual(nn.Module):
@@ -56,13 +60,16 @@ class Residual(nn.Module):
 def build():
     posterior = FullCovariance(LATENTS)
     raw, flat = posterior.param_shape, WIDE * 7 * 7
-    down = [nn.Conv2d(1, NARROW, 5, 2, 2), Residual(NARROW), nn.SiLU(), nn.Conv2d(NARROW, WIDE, 3, 2, 1), Residual(WIDE), nn.SiLU(),
+    down = [nn.Conv2d(1, NARROW, 5, 2, 2), Residual(NARROW), nn.SiLU(),
+            nn.Conv2d(NARROW, WIDE, 3, 2, 1), Residual(WIDE), nn.SiLU(),
             nn.Flatten(), nn.Linear(flat, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, *raw)]
-    up = [nn.Linear(LATENTS, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, flat), nn.Unflatten(1, (WIDE, 7, 7)), Residual(WIDE), nn.SiLU(),
+    up = [nn.Linear(LATENTS, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, flat), nn.Unflatten(1, (WIDE, 7, 7)),
+          Residual(WIDE), nn.SiLU(),
           Doubling(WIDE, NARROW, (14, 14), 3), Residual(NARROW), nn.SiLU(), Doubling(NARROW, 1, (28, 28), 5)]
     encoder, decoder = (Network(*ends, layers).to(memory_format=torch.channels_last)
                         for ends, layers in (((SHAPE, raw), down), (((LATENTS,), SHAPE), up)))
-    return v.create_vae(SHAPE, LATENTS, encoder, decoder, posterior, "bernoulli", prior=LearnedMixture(LATENTS, COMPONENTS))
+    return v.create_vae(SHAPE, LATENTS, encoder, decoder, posterior, "bernoulli",
+                        prior=LearnedMixture(LATENTS, COMPONENTS))
 
 
 def spent(folder, more=0.0):
@@ -84,7 +91,8 @@ def train(args, data):
         start = time.process_time()
         try: histories[stage] = v.fit(model, data, out=folder, resume=True, seed=args.seed, **options)
         finally: spent(folder, time.process_time() - start)
-        if len(histories[stage]) < options["epochs"]: raise SystemExit(f"stopped in stage {stage!r}; start again to go on")
+        if len(histories[stage]) < options["epochs"]:
+            raise SystemExit(f"stopped in stage {stage!r}; start again to go on")
     return model, histories
 
 
@@ -94,13 +102,14 @@ def best(args, data):
     start, found = time.perf_counter(), v.log_likelihood(model, data.test, k=args.k, details=True)
     poor = (found["effective_sample_size"] < BELIEVABLE).sum().item()
     elbo = {f"k=5 {name}": round(value, 3) for name, value in v.evaluate(model, data, k=5).items()}
-    return dict(model=dict(latents=LATENTS, channels=(NARROW, WIDE), hidden=HIDDEN, components=COMPONENTS, posterior="full_covariance",
-                             parameters=sum(p.numel() for p in model.parameters())), fit=STAGES, valid=VALID, seed=args.seed,
-                  processor_seconds={stage: round(spent(args.folder / stage)) for stage in STAGES},
-                  history={stage: [{name: round(row[name], 3) for name in ("epoch", "train_elbo", "valid_elbo")} for row in history]
-                           for stage, history in histories.items()},
-                  k=args.k, test={**average(found), "images": len(data.test), "images_not_believed": poor, **elbo},
-                  evaluation_seconds=round(time.perf_counter() - start), beat=-84.3)
+    return dict(model=dict(latents=LATENTS, channels=(NARROW, WIDE), hidden=HIDDEN, components=COMPONENTS,
+                           posterior="full_covariance", parameters=sum(p.numel() for p in model.parameters())),
+                fit=STAGES, valid=VALID, seed=args.seed,
+                processor_seconds={stage: round(spent(args.folder / stage)) for stage in STAGES},
+                history={stage: [{name: round(row[name], 3) for name in ("epoch", "train_elbo", "valid_elbo")}
+                                 for row in history] for stage, history in histories.items()},
+                k=args.k, test={**average(found), "images": len(data.test), "images_not_believed": poor, **elbo},
+                evaluation_seconds=round(time.perf_counter() - start))
 
 
 def choose(args, data):
@@ -112,10 +121,11 @@ def choose(args, data):
         model = v.create_vae(SHAPE, LATENTS, "mlp", "mlp", posterior, "bernoulli", hidden=(300, 300), activation="silu",
                              prior=LearnedMixture(LATENTS, COMPONENTS) if mixture else None)
         history = v.fit(model, train_only, seed=args.seed, progress=False, **options)
-        rows[name] = dict(train_elbo=history[-1]["train_elbo"], **average(v.log_likelihood(model, data.valid, k=200, details=True)))
+        rows[name] = dict(train_elbo=history[-1]["train_elbo"],
+                          **average(v.log_likelihood(model, data.valid, k=200, details=True)))
         print(f"{name:35} {rows[name]['log_likelihood']:8.2f}", flush=True)
-    return dict(rows=rows, fit=options, hidden=(300, 300), activation="silu", latents=LATENTS, components=COMPONENTS, k=200,
-                images=len(data.valid), seed=args.seed)
+    return dict(rows=rows, fit=options, hidden=(300, 300), activation="silu", latents=LATENTS, components=COMPONENTS,
+                k=200, images=len(data.valid), seed=args.seed)
 
 
 def main():
@@ -130,9 +140,7 @@ def main():
     args = parser.parse_args()
     data = v.load_data("mnist", root=args.data, valid=VALID, binarize="dynamic")
     result = choose(args, data) if args.choose else best(args, data)
-    result |= dict(versions={"vae_nb": v.__version__, "torch": torch.__version__, "python": platform.python_version()},
-                   machine=f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
-                           f"{torch.backends.cpu.get_cpu_capability()}", date=time.strftime("%Y-%m-%d"))
+    result |= made_with()
     out = args.out or HERE / ("likelihood_choices.json" if args.choose else "best_likelihood.json")
     out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(json.dumps(result.get("test"), indent=1))

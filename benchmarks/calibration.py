@@ -13,6 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 import vae_nb as v
+from vae_nb.core import versions
 from vae_nb.vae import replace_file
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,7 +57,7 @@ def main():
     parser.add_argument("--models", type=Path, default=ROOT / "runs" / "calibration", help="folder of the models")
     args = parser.parse_args()
     report = dict(script="benchmarks/calibration.py", model=MODEL, fit=FIT, threshold=THRESHOLD, hidden=HIDDEN,
-                  versions=dict(vae_nb=v.__version__, torch=torch.__version__, python=platform.python_version()),
+                  versions=versions(),
                   threads=torch.get_num_threads(), machine=platform.machine(), runs=[])
     for name in ("mnist", "fashion-mnist"):
         data, sigmas = v.load_data(name, root=args.root, progress=False), {}

@@ -2,16 +2,16 @@
 
 Counts the work of steps with different batches, image sides, latents, posteriors and samples, times them, fits
 
-    seconds = a · calls + b · parameters + c · multiply-adds of matrix products + d · those of convolutions + e · numbers written
+    seconds = a · calls + b · parameters + c · multiply-adds of matrix products + d · those of convolutions
+              + e · numbers written
 
-to every second of them and foretells the others; and likewise the time that two processes need to average their gradients.
-Memory is counted: what a pass forward keeps for the gradient. The result, nbs/experiments/cost_model.json, is read by
-the notebook beside it.
+to every second of them and foretells the others; and likewise the time that two processes need to average their
+gradients. Memory is counted: what a pass forward keeps for the gradient. The result, nbs/experiments/cost_model.json,
+is read by the notebook beside it.
 """
 import argparse
 import json
 import os
-import platform
 import socket
 import statistics
 import subprocess
@@ -29,6 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch.utils._pytree import tree_leaves
 
 import vae_nb as v
+from made_with import made_with
 from vae_nb.core import Head, keep_freed_memory, positive
 from vae_nb.optimisers import make_optimizer
 from vae_nb.training import TrainingStep
@@ -52,8 +53,9 @@ class LowRank(Head):
 
 
 def mlp(batch=128, latent_dim=20, posterior="mean_field", k=1, hidden=(400,)):
-    return dict(batch=batch, k=k, model=dict(image_shape=(1, 28, 28), latent_dim=latent_dim, encoder="mlp", decoder="mlp",
-                                             hidden=hidden, posterior=posterior, likelihood="bernoulli"))
+    return dict(batch=batch, k=k,
+                model=dict(image_shape=(1, 28, 28), latent_dim=latent_dim, encoder="mlp", decoder="mlp",
+                           hidden=hidden, posterior=posterior, likelihood="bernoulli"))
 
 
 def cnn(side, batch=16):
@@ -114,7 +116,8 @@ def kept(model, case):
 
 
 def stepper(model, case, wrap=lambda step: step):
-    step, optimizer, x = wrap(TrainingStep(model, v.elbo, None, case["k"])), make_optimizer("adam", model, 1e-3), images(case)
+    step, optimizer, x = (wrap(TrainingStep(model, v.elbo, None, case["k"])),
+                          make_optimizer("adam", model, 1e-3), images(case))
     def run():
         value, _ = step(x)
         (-value / len(x)).backward()
@@ -144,10 +147,12 @@ def fitted(rows, names):
 def steps(rounds):
     "A row for each case, with counts and the median of its times."
     rows, cases = [], [case for family in FAMILIES.values() for case in family.values()]
-    for family, members in FAMILIES.items(): rows += [dict(family=family, value=n, batch=c["batch"], k=c["k"]) for n, c in members.items()]
+    for family, members in FAMILIES.items():
+        rows += [dict(family=family, value=n, batch=c["batch"], k=c["k"]) for n, c in members.items()]
     models = [build(case) for case in cases]
     runs = [stepper(model, case) for model, case in zip(models, cases)]
-    for row, model, case, run in zip(rows, models, cases, runs): row |= dict(count(model, run), kept_bytes=kept(model, case))
+    for row, model, case, run in zip(rows, models, cases, runs):
+        row |= dict(count(model, run), kept_bytes=kept(model, case))
     times = [[seconds(run) for run in runs] for _ in range(rounds + 1)][1:]
     for row, found in zip(rows, zip(*times)): row["seconds"] = statistics.median(found)
     return rows
@@ -185,7 +190,8 @@ def exchange(rounds):
         port = s.getsockname()[1]
     place = dict(os.environ, MASTER_ADDR="localhost", MASTER_PORT=str(port), WORLD_SIZE="2", OMP_NUM_THREADS="1")
     words = [sys.executable, __file__, "--worker", "--rounds", str(rounds)]
-    workers = [subprocess.Popen(words, env=dict(place, RANK=str(rank)), stdout=subprocess.PIPE, text=True) for rank in range(2)]
+    workers = [subprocess.Popen(words, env=dict(place, RANK=str(rank)), stdout=subprocess.PIPE, text=True)
+               for rank in range(2)]
     rows = json.loads([worker.communicate()[0] for worker in workers][0])
     for row in rows: row |= dict(steps=1, seconds=row["together"] - row["alone"])
     return dict(coefficients=fitted(rows, ("steps", "parameters")), rows=rows)
@@ -201,15 +207,16 @@ def main():
     keep_freed_memory()
     if args.worker: return worker(args.rounds)
     rows = steps(args.rounds)
-    result = dict(coefficients=fitted(rows, COUNTS), rows=rows, exchange=exchange(args.rounds), rounds=args.rounds, rank=RANK, seed=0,
-                  machine=f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
-                  f"{torch.backends.cpu.get_cpu_capability()}", versions={"torch": torch.__version__, "python": platform.python_version()},
-                  date=time.strftime("%Y-%m-%d"))
+    result = dict(coefficients=fitted(rows, COUNTS), rows=rows, exchange=exchange(args.rounds),
+                  rounds=args.rounds, rank=RANK, seed=0,
+                  **made_with())
     Path(args.out).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print({name: f"{c:.2e} s" for name, c in result["coefficients"].items()})
-    for row in rows: print(f"{row['family']:26} {row['value']:5} {row['seconds'] * 1e3:9.2f} ms, foretold {row['foretold'] * 1e3:9.2f}"
-                           f"{' (fitted)' if row['fitted'] else ''}")
-    for row in result["exchange"]["rows"]: print({name: row[name] for name in ("width", "alone", "together", "foretold")})
+    for row in rows:
+        print(f"{row['family']:26} {row['value']:5} {row['seconds'] * 1e3:9.2f} ms, "
+              f"foretold {row['foretold'] * 1e3:9.2f}{' (fitted)' if row['fitted'] else ''}")
+    for row in result["exchange"]["rows"]:
+        print({name: row[name] for name in ("width", "alone", "together", "foretold")})
 
 
 if __name__ == "__main__":

@@ -6,8 +6,6 @@ pythae lives in an environment of its own (made in runs/pythae with pip), which 
 """
 import argparse
 import json
-import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -20,6 +18,7 @@ import torch
 
 import vae_nb as v
 from anchor import MODEL
+from made_with import made_with
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHAE = ROOT / "runs" / "pythae"
@@ -63,8 +62,8 @@ def speed(model, x, k, rounds):
         ours.append(seconds(lambda: v.log_likelihood(model, part, k=k)))
         processor.append((between - start, time.process_time() - between))
     _, peak = memory()
-    return dict(images=size * rounds, k=k, rounds=rounds, seconds=sum(ours), seconds_products=sum(bound), piece_products=best,
-                fraction=statistics.median(b / o for b, o in zip(bound, ours)),
+    return dict(images=size * rounds, k=k, rounds=rounds, seconds=sum(ours), seconds_products=sum(bound),
+                piece_products=best, fraction=statistics.median(b / o for b, o in zip(bound, ours)),
                 processor_seconds=sum(o for _, o in processor), processor_seconds_products=sum(b for b, _ in processor),
                 processor_fraction=statistics.median(b / o for b, o in processor), MiB_above=peak - before)
 
@@ -76,7 +75,8 @@ def make_pythae():
         subprocess.run([sys.executable, "-m", "venv", PYTHAE], check=True)
         site = subprocess.run([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], check=True,
                               capture_output=True, text=True).stdout.strip()
-        Path(site, "shared.pth").write_text("\n".join([str(ROOT), *(p for p in sys.path if p.endswith("-packages"))]) + "\n")
+        Path(site, "shared.pth").write_text(
+            "\n".join([str(ROOT), *(p for p in sys.path if p.endswith("-packages"))]) + "\n")
         subprocess.run([python, "-m", "pip", "install", "-q", "pythae==0.1.2"], check=True)
     return python
 
@@ -114,7 +114,8 @@ def contest(model, x, k, rounds):
                 times[name].append(seconds(timed))
     ratios = [min(a, b) / o for o, a, b in zip(*times.values())]
     return dict(images=len(x), k=k, rounds=rounds, seconds={n: statistics.median(t) for n, t in times.items()},
-                ratio=statistics.median(ratios), mean_log_likelihood=values, pythae=getattr(pythae, "__version__", "0.1.2"))
+                ratio=statistics.median(ratios), mean_log_likelihood=values,
+                pythae=getattr(pythae, "__version__", "0.1.2"))
 
 
 def main():
@@ -134,14 +135,15 @@ def main():
     if args.contest:
         print(json.dumps(contest(model, images[:1000], 200, 3)))
         return
-    results = dict(machine=f"{platform.machine()}, {os.cpu_count()} cores", threads=torch.get_num_threads(),
-                   torch=torch.__version__, python=platform.python_version(), date=time.strftime("%Y-%m-%d"))
+    results = made_with()
     print(results)
     results["speed"] = s = speed(model, images[:args.images], args.k, args.rounds)
-    print(f"{s['images']:,} images, k={s['k']}: {s['seconds']:.1f} s, the matrix products alone {s['seconds_products']:.1f} s "
+    print(f"{s['images']:,} images, k={s['k']}: {s['seconds']:.1f} s, "
+          f"the matrix products alone {s['seconds_products']:.1f} s "
           f"(median fraction {s['fraction']:.2f}); processor time {s['processor_seconds']:.1f} s and "
           f"{s['processor_seconds_products']:.1f} s ({s['processor_fraction']:.2f}), which makes "
-          f"{10_000 / s['images'] * s['processor_seconds'] / 60:.1f} processor minutes for 10,000 images; {s['MiB_above']:.0f} MiB above the model")
+          f"{10_000 / s['images'] * s['processor_seconds'] / 60:.1f} processor minutes for 10,000 images; "
+          f"{s['MiB_above']:.0f} MiB above the model")
     done = subprocess.run([make_pythae(), __file__, "--contest"], check=True, capture_output=True, text=True)
     results["contest"] = c = json.loads(done.stdout.splitlines()[-1])
     print(f"{c['images']:,} images, k={c['k']}: {c['seconds']} s; pythae takes {c['ratio']:.1f} times as long; "

@@ -1,9 +1,11 @@
-"""Which score knows MNIST from Fashion-MNIST, both ways? Trains the models, scores the test sets, writes nbs/experiments/novelty.json.
+"""Which score knows MNIST from Fashion-MNIST, both ways? Trains the models and scores the test sets.
 
-Needs both sets whole (variable VAE_NB_DATA, else they are downloaded). Can be stopped at any moment: run it again and it goes on.
+Writes nbs/experiments/novelty.json. Needs both sets whole (variable VAE_NB_DATA, else they are downloaded). Can be
+stopped at any moment: run it again and it goes on.
 
-What a score knows comes from validation images of the training set alone. `choose_density` compares ways to fit the density of states on
-strangers made from them; `compare_candidates` looks afterwards at what the other ways would have given.
+What a score knows comes from validation images of the training set alone. `choose_density` compares ways to fit the
+density of states on strangers made from them; `compare_candidates` looks afterwards at what the other ways would have
+given.
 """
 import argparse
 import json
@@ -64,7 +66,8 @@ def make_strange(x):
     n, order = len(x), torch.randperm(x[0].numel(), generator=noise)
     quarters = x.unflatten(2, (2, -1)).unflatten(4, (2, -1)).flip(2, 4).reshape(x.shape)
     return {"inverted": 255 - x, "halved": x // 2, "overlaid": torch.maximum(x, x.roll(1, 0)), "upside down": x.flip(2),
-            "quarters": quarters, "shuffled": x.flatten(1)[:, order].reshape(x.shape), "blurred": gaussian_blur(x, [7, 7], [1.5, 1.5]),
+            "quarters": quarters, "shuffled": x.flatten(1)[:, order].reshape(x.shape),
+            "blurred": gaussian_blur(x, [7, 7], [1.5, 1.5]),
             "noisy": (x + 50 * torch.randn(n, *x.shape[1:], generator=noise)).clamp(0, 255).byte(),
             "black and white": (x > 127) * torch.tensor(255, dtype=torch.uint8)}
 
@@ -77,11 +80,13 @@ def choose_density(model, valid):
     found = {}
     for name, (transform, n) in CANDIDATES.items():
         density = make_pipeline(transform(), GaussianMixture(n, reg_covar=1e-3, random_state=0)).fit(fitted)
-        found[name] = {kind: area(-density.score_samples(inside), -density.score_samples(x)) for kind, x in outside.items()}
+        found[name] = {kind: area(-density.score_samples(inside), -density.score_samples(x))
+                       for kind, x in outside.items()}
     return found
 
 
-def area(inside, outside): return float(roc_auc_score([0] * len(inside) + [1] * len(outside), np.concatenate([inside, outside])))
+def area(inside, outside):
+    return float(roc_auc_score([0] * len(inside) + [1] * len(outside), np.concatenate([inside, outside])))
 
 
 def summary(inside, outside, resamples=100):
@@ -90,8 +95,8 @@ def summary(inside, outside, resamples=100):
     rng, middle = np.random.default_rng(0), (np.arange(QUANTILES) + 0.5) / QUANTILES
     drawn = [area(rng.choice(inside, len(inside)), rng.choice(outside, len(outside))) for _ in range(resamples)]
     rounded = lambda x: [float(f"{v:.5g}") for v in np.quantile(x, middle)]
-    return dict(auroc=area(inside, outside), standard_error=float(np.std(drawn, ddof=1)), images=[len(inside), len(outside)],
-                inside=rounded(inside), outside=rounded(outside))
+    return dict(auroc=area(inside, outside), standard_error=float(np.std(drawn, ddof=1)),
+                images=[len(inside), len(outside)], inside=rounded(inside), outside=rounded(outside))
 
 
 def scored(models, tests, names, **options):
@@ -106,13 +111,15 @@ def compare(runs, noise, name, other):
     data = images(name, noise)
     tests = data.test, images(other, noise).test
     entropy = novelty_scores(model, data.valid[:SCORED_IMAGES], "log_likelihood", k=K)["log_likelihood"].mean().item()
-    scores = scored(model, tests, ["sigma"] * (noise != "bernoulli") + ["elbo", "log_likelihood", "complexity_corrected", "typicality"], entropy=entropy)
+    scores = scored(model, tests, ["sigma"] * (noise != "bernoulli")
+                                  + ["elbo", "log_likelihood", "complexity_corrected", "typicality"], entropy=entropy)
     scores["regret"] = [novelty_scores(model, x[:REGRET_IMAGES], "regret", k=1)["regret"] for x in tests]
     detector = DensityOfStates(model).fit(data.valid)
     scores["density of states"] = [detector.score(x) for x in tests]
     alarms = [(detector.p_value(x[:SCORED_IMAGES]) < 0.05).double().mean().item() for x in tests]
     chosen_on = {"chosen_on": choose_density(model, data.valid)} if noise == "imagewise" else {}
-    return dict(scores={s: summary(*pair) for s, pair in scores.items()}, entropy=entropy, components=detector.density[-1].n_components,
+    return dict(scores={s: summary(*pair) for s, pair in scores.items()}, entropy=entropy,
+                components=detector.density[-1].n_components,
                 alarms=dict(zip(("inside", "outside"), alarms)), **chosen_on)
 
 
@@ -131,7 +138,8 @@ def compare_candidates(runs, noise, name, other):
     model = VAE.load(folder_of(runs, noise, name, 0))
     data = images(name, noise)
     states = DensityOfStates(model).states
-    fitted, inside, outside = states(data.valid[:FITTED]), states(data.test[:SCORED_IMAGES]), states(images(other, noise).test[:SCORED_IMAGES])
+    fitted, inside, outside = (states(data.valid[:FITTED]), states(data.test[:SCORED_IMAGES]),
+                               states(images(other, noise).test[:SCORED_IMAGES]))
     found = {}
     for candidate, (transform, n) in CANDIDATES.items():
         density = make_pipeline(transform(), GaussianMixture(n, reg_covar=1e-3, random_state=0)).fit(fitted)
@@ -157,7 +165,8 @@ def main():
     parser.add_argument("--single", action="store_true", help="without the ensembles")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    config = dict(model=MODEL, training=TRAINING, members=MEMBERS, valid=VALID, fitted=FITTED, k=K, seeds=list(range(max(MEMBERS.values()))),
+    config = dict(model=MODEL, training=TRAINING, members=MEMBERS, valid=VALID, fitted=FITTED, k=K,
+                  seeds=list(range(max(MEMBERS.values()))),
                   scored_images=SCORED_IMAGES, regret_images=REGRET_IMAGES)
     versions = dict(vae_nb=__version__, torch=torch.__version__, sklearn=sklearn.__version__, numpy=np.__version__,
                     python=platform.python_version())
@@ -176,7 +185,8 @@ def main():
         if MEMBERS[noise] == 1: continue
         more = kept(args.runs / f"{noise}-{name}-ensemble.json", compare_ensemble, args.runs, noise, name, other)
         results[noise][name]["scores"] |= more["scores"]
-        results[noise][name] |= {"members": more["members"], "seconds": results[noise][name]["seconds"] + more["seconds"]}
+        results[noise][name] |= {"members": more["members"],
+                                 "seconds": results[noise][name]["seconds"] + more["seconds"]}
     write(args.out, config, versions, results)
 
 

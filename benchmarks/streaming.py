@@ -1,4 +1,4 @@
-"""5 GB of images trained for an epoch with a tiny MLP, read from a file in two ways, and the anonymous memory that it takes.
+"""5 GB of images trained for an epoch with a tiny MLP, read from a file in two ways, and the anonymous memory it takes.
 
 RssAnon in /proc/self/status is memory that can't be dropped; pages of a mapped file don't count, for the system takes
 them back whenever it likes. A thread looks every 20 ms. Each way has a process of its own, so that neither inherits
@@ -7,7 +7,6 @@ memory from the other.
 import argparse
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset
 
+from made_with import made_with
 from vae_nb import Data, Images, Stream, create_vae, fit
 
 SHAPE = (3, 64, 64)
@@ -82,8 +82,9 @@ def train(kind, path, batch_size):
         start = time.perf_counter()
         history = fit(model, Data(images, empty, empty), epochs=1, batch_size=batch_size, progress=False)
         seconds = time.perf_counter() - start
-    return dict(kind=kind, images=n, MB_before=round(before), MB_growth=round(most[0] - before), seconds=round(seconds, 1),
-                images_per_second=round(n / seconds), train_elbo=history[-1]["train_elbo"])
+    return dict(kind=kind, images=n, MB_before=round(before), MB_growth=round(most[0] - before),
+                seconds=round(seconds, 1), images_per_second=round(n / seconds),
+                train_elbo=history[-1]["train_elbo"])
 
 
 def main():
@@ -99,20 +100,21 @@ def main():
         print(json.dumps(train(*args.train, args.batch_size)))
         return
     images = int(args.gigabytes * 1e9) // PIXELS
-    results = dict(machine=f"{platform.machine()}, {os.cpu_count()} cores", threads=torch.get_num_threads(), torch=torch.__version__,
-                   numpy=np.__version__, python=platform.python_version(), date=time.strftime("%Y-%m-%d"), seed=0,
-                   batch_size=args.batch_size, image_shape=SHAPE, gigabytes=images * PIXELS / 1e9, runs=[])
+    results = dict(**made_with(numpy=np.__version__), seed=0, batch_size=args.batch_size, image_shape=SHAPE,
+                   gigabytes=images * PIXELS / 1e9, runs=[])
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         free = shutil.disk_usage(folder).free
         if free < 1.2 * images * PIXELS:
-            raise SystemExit(f"{args.gigabytes} GB of images need more than the {free / 1e9:.1f} GB that are free; --folder names another disk")
+            raise SystemExit(f"{args.gigabytes} GB of images need more than the {free / 1e9:.1f} GB that are free; "
+                             "--folder names another disk")
         path = Path(folder, "images.raw")
         write(path, images)
         for kind in args.kinds:
             command = [sys.executable, __file__, "--train", kind, str(path), "--batch-size", str(args.batch_size)]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             results["runs"].append(run := json.loads(done.stdout.splitlines()[-1]))
-            print(f"{kind:16} {run['images']:,} images, {results['gigabytes']:.2f} GB: anonymous memory grew by {run['MB_growth']} MB; "
+            print(f"{kind:16} {run['images']:,} images, {results['gigabytes']:.2f} GB: "
+                  f"anonymous memory grew by {run['MB_growth']} MB; "
                   f"{run['images_per_second']:,} images/s", flush=True)
     if args.out: Path(args.out).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 

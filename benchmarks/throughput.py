@@ -1,7 +1,8 @@
 """Images per second in training: `vae_nb.fit` beside what one would use instead, and beside what the machine can do.
 
 Every contestant trains the same network on the same images in batches of one size, in a process of its own, so that its
-memory can be told; the processes wait for their turn, rounds are interleaved, and medians of speeds and of ratios are printed. Contestants:
+memory can be told; the processes wait for their turn, rounds are interleaved, and medians of speeds and of ratios are
+printed. Contestants:
 
     fit, fit compiled       `vae_nb.fit` as it is, and with compile=True
     bare, bare compiled     its training step alone, on one batch that lies in memory: the limit for `fit`
@@ -17,7 +18,6 @@ downloaded. Not the bundled digits: those are few enough to lie in a processor's
 import argparse
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -35,7 +35,8 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 MLP = dict(encoder="mlp", decoder="mlp", hidden=(400,), latent_dim=20, batch_size=512, images=60_000)
-SMALL, DEFAULT = (dict(channels=channels, latent_dim=32, batch_size=128, images=10_240) for channels in ((32, 32, 32), None))
+SMALL, DEFAULT = (dict(channels=channels, latent_dim=32, batch_size=128, images=10_240)
+                  for channels in ((32, 32, 32), None))
 CASES = {f"{network}, {posterior}": dict(options, posterior=kind)
          for network, options in (("MLP 784-400-20", MLP), ("CNN 32-32-32", SMALL), ("CNN 32-64-128", DEFAULT))
          for posterior, kind in (("mean-field", "mean_field"), ("full covariance", "full_covariance"))}
@@ -87,9 +88,10 @@ def shapes(network, x):
     found, hooks = [], []
     def look(layer, inputs, out):
         here, kernel = inputs[0], prod(getattr(layer, "kernel_size", (1,)))
-        rows = len(here) if here.ndim == 2 else len(here) * prod((here if isinstance(layer, nn.ConvTranspose2d) else out).shape[2:])
-        n_in, n_out = (layer.in_features, layer.out_features) if here.ndim == 2 else (layer.in_channels, layer.out_channels)
-        found.append((rows, n_in, n_out * kernel) if isinstance(layer, nn.ConvTranspose2d) else (rows, n_in * kernel, n_out))
+        if here.ndim == 2: found.append((len(here), layer.in_features, layer.out_features)); return
+        n_in, n_out, turned = layer.in_channels, layer.out_channels, isinstance(layer, nn.ConvTranspose2d)
+        rows = len(here) * prod((here if turned else out).shape[2:])
+        found.append((rows, n_in, n_out * kernel) if turned else (rows, n_in * kernel, n_out))
     for layer in network.modules():
         if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)): hooks.append(layer.register_forward_hook(look))
     network(x)
@@ -121,7 +123,8 @@ def plain_networks(case):
     "The same layers as PyTorch has them."
     from vae_nb.decoders import Doubling
     model = build(case)
-    networks = [deepcopy(part.network.layers).to(memory_format=torch.contiguous_format) for part in (model.encoder, model.decoder)]
+    networks = [deepcopy(part.network.layers).to(memory_format=torch.contiguous_format)
+                for part in (model.encoder, model.decoder)]
     for i, layer in enumerate(networks[1]):
         if not isinstance(layer, Doubling): continue
         odd = [side % 2 for side in layer.size]
@@ -198,7 +201,8 @@ def by_pythae(case, data):
     size, x = CASES[case]["batch_size"], data.train / 255
     config = VAEConfig(input_dim=(1, 28, 28), latent_dim=CASES[case]["latent_dim"], reconstruction_loss="bce")
     folder = tempfile.mkdtemp()
-    training = BaseTrainerConfig(output_dir=folder, num_epochs=1000, per_device_train_batch_size=size, learning_rate=1e-3)
+    training = BaseTrainerConfig(output_dir=folder, num_epochs=1000, per_device_train_batch_size=size,
+                                 learning_rate=1e-3)
     trainer = BaseTrainer(model=VAE(config, encoder=Encoder(), decoder=Decoder()), training_config=training,
                           train_dataset=BaseDataset(x, torch.zeros(len(x))), eval_dataset=None)
     trainer.prepare_training()
@@ -229,7 +233,8 @@ def contestant(name, case, root):
     torch.set_num_threads(os.cpu_count())
     from vae_nb import Data, load_data
     whole, n = load_data("mnist", root=root, valid=0), CASES[case]["images"]
-    data = Data(train=whole.train[:n].clone(), valid=whole.valid, test=whole.test[:0], labels={"train": whole.labels["train"][:n]})
+    data = Data(train=whole.train[:n].clone(), valid=whole.valid, test=whole.test[:0],
+                labels={"train": whole.labels["train"][:n]})
     dtype = torch.bfloat16 if name.endswith("bf16") else None
     resident = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     before = resident()
@@ -254,12 +259,14 @@ def race(case, names, rounds, root):
     for name in names:
         python = make_pythae() if name == "pythae" else sys.executable
         words = [python, __file__, "--contestant", name, "--case", case, *(["--data", root] if root else [])]
-        workers[name] = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        workers[name] = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                         stderr=subprocess.DEVNULL, text=True)
     def ask(name, question="round"):
         workers[name].stdin.write(question + "\n")
         workers[name].stdin.flush()
         answer = workers[name].stdout.readline()
-        if not answer: raise RuntimeError(f"{name} ended early in {case}; run it by hand with --contestant {name!r} --case {case!r}")
+        if not answer:
+            raise RuntimeError(f"{name} ended early; run it by hand with --contestant {name!r} --case {case!r}")
         return json.loads(answer)
 
     answers = [{name: ask(name) for name in names} for _ in range(rounds + 1)][1:]
@@ -283,22 +290,25 @@ def ratio(found, name, other):
 
 def table(result):
     "Markdown: a table of speeds and their ratios, and one of where the time goes."
-    heads = "images/s", "slowest to fastest", "of pythae", "of DataLoader", "of in memory", "of mean field", "of bare step", "of products", "MiB"
+    heads = ("images/s", "slowest to fastest", "of pythae", "of DataLoader", "of in memory", "of mean field",
+             "of bare step", "of products", "MiB")
     lines, shares = ["| | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(heads)], []
     for case, found in result["cases"].items():
         lines.append(f"| **{case}**, batch {CASES[case]['batch_size']} |" + " |" * len(heads))
         in_memory = "in memory" if "in memory" in found else "mean-field in memory"
         for name, numbers in found.items():
             half = " bf16" if name.endswith("bf16") else ""
-            limits = name.replace("fit", "bare"), f"products{half}"
-            others = "pythae", "DataLoader", in_memory, "mean-field fit", *limits
-            ours = name in OURS or name.startswith("bare")
-            ratios = [ratio(found, name, other) if ours or other in ("pythae", "DataLoader", in_memory) else "" for other in others]
-            lines.append(f"| {name} | {numbers['images_per_second']:,} | {min(numbers['rounds']):,} to {max(numbers['rounds']):,} | "
-                         + " | ".join(ratios) + f" | {numbers['memory_mib']:,} |")
-            if "shares" in numbers: shares.append(f"| {case}, {name} | " + " | ".join(f"{x:.0%}" for x in numbers["shares"].values()) + " |")
+            others = ["pythae", "DataLoader", in_memory]
+            if name in OURS or name.startswith("bare"):
+                others += "mean-field fit", name.replace("fit", "bare"), f"products{half}"
+            ratios = [ratio(found, name, other) for other in others] + [""] * (6 - len(others))
+            speeds = f"{numbers['images_per_second']:,}", f"{min(numbers['rounds']):,} to {max(numbers['rounds']):,}"
+            lines.append(" | ".join([f"| {name}", *speeds, *ratios, f"{numbers['memory_mib']:,} |"]))
+            if "shares" not in numbers: continue
+            shares.append(" | ".join([f"| {case}, {name}", *(f"{x:.0%}" for x in numbers["shares"].values())]) + " |")
     kinds = [*KINDS, "the rest"]
-    return "\n".join([*lines, "", "| share of the time in | " + " | ".join(kinds) + " |", "|---|" + "---:|" * len(kinds), *shares])
+    heads = "| share of the time in | " + " | ".join(kinds) + " |", "|---|" + "---:|" * len(kinds)
+    return "\n".join([*lines, "", *heads, *shares])
 
 
 def main():
@@ -313,19 +323,19 @@ def main():
     args = parser.parse_args()
     if args.contestant: return contestant(args.contestant, args.case, args.data)
     import torchvision
+    from made_with import made_with
     from vae_nb.acceleration import has_bfloat16
-    result = dict(machine=f"{platform.machine()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}",
-                  versions=dict(torch=torch.__version__, torchvision=torchvision.__version__, python=platform.python_version(), pythae="0.1.2"),
-                  rounds=args.rounds, seed=0,
-                  date=time.strftime("%Y-%m-%d"), cases={})
+    result = dict(**made_with(torchvision=torchvision.__version__, pythae="0.1.2"), rounds=args.rounds, seed=0, cases={})
     start = time.perf_counter()
     for case in CASES:
         if args.only and not case.startswith(args.only): continue
         names = [*OURS, *LIMITS, *(BESIDE if "full" in case else OTHERS)]
         if args.no_pythae: names = [name for name in names if name != "pythae"]
-        if not has_bfloat16(torch.device("cpu")): names = [name for name in names if not name.endswith("bf16") or name.startswith("products")]
+        if not has_bfloat16(torch.device("cpu")):
+            names = [name for name in names if name.startswith("products") or not name.endswith("bf16")]
         result["cases"][case] = race(case, names, args.rounds, args.data)
-        for name, numbers in result["cases"][case].items(): print(f"{case:32} {name:18} {numbers['images_per_second']:8,} images/s", flush=True)
+        for name, numbers in result["cases"][case].items():
+            print(f"{case:32} {name:18} {numbers['images_per_second']:8,} images/s", flush=True)
     result["seconds"] = round(time.perf_counter() - start)
     print(table(result))
     if args.out: Path(args.out).write_text(json.dumps(result, indent=1) + "\n")

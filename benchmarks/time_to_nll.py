@@ -1,7 +1,8 @@
 """How far does ten minutes' training take the network of Burda et al. (2016)?
 
-Dynamically binarised MNIST, 784-200-200-50, one stochastic layer: `recipe("burda")`, a training of fixed length, and at its
-end, outside of the clock, one estimate of the log-likelihood of the 10,000 test images (a fixed draw) with k=5000 samples each.
+Dynamically binarised MNIST, 784-200-200-50, one stochastic layer: `recipe("burda")`, a training of fixed length, and at
+its end, outside of the clock, one estimate of the log-likelihood of the 10,000 test images (a fixed draw) with k=5000
+samples each.
 Their own number, after 3,280 epochs, is -86.76.
 
     time_to_nll.py            train on all 60,000 images and measure the test images; writes benchmarks/time_to_nll.json
@@ -12,14 +13,13 @@ Needs the whole of MNIST (`--data`, else VAE_NB_DATA, else it is downloaded).
 """
 import argparse
 import json
-import os
-import platform
 import time
 from pathlib import Path
 
 import torch
 
 import vae_nb as v
+from made_with import made_with
 from vae_nb.importance import BELIEVABLE, average
 
 HERE = Path(__file__).parent
@@ -51,12 +51,6 @@ def train(data, model_options, fit_options):
     return model, history, round(time.perf_counter() - clock, 1), round(time.process_time() - processor, 1)
 
 
-def described():
-    return dict(versions={"vae_nb": v.__version__, "torch": torch.__version__, "python": platform.python_version()},
-                machine=f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
-                        f"{torch.backends.cpu.get_cpu_capability()}", date=time.strftime("%Y-%m-%d"))
-
-
 def reach(args):
     recipe = v.recipe("burda")
     recipe["fit"] |= {} if args.epochs is None else dict(epochs=args.epochs)
@@ -68,8 +62,9 @@ def reach(args):
     poor = (found["effective_sample_size"] < BELIEVABLE).sum().item()
     elbo = {name: round(value, 3) for name, value in v.evaluate(model, data, k=5).items()}
     return dict(recipe=recipe, seed=args.seed, training_seconds=seconds, training_processor_seconds=processor, k=args.k,
-                test={**average(found), "images": len(data.test), "images_not_believed": poor, **{f"k=5 {k}": e for k, e in elbo.items()}},
-                evaluation_seconds=round(time.perf_counter() - start), target=-86.76, **described())
+                test={**average(found), "images": len(data.test), "images_not_believed": poor,
+                      **{f"k=5 {k}": e for k, e in elbo.items()}},
+                evaluation_seconds=round(time.perf_counter() - start), target=-86.76, **made_with())
 
 
 def choose(args):
@@ -77,7 +72,8 @@ def choose(args):
     data = v.load_data(**{**recipe["data"], "valid": 5000}, root=args.data)
     train_only = v.Data(train=data.train, valid=data.valid[:0], test=data.test[:0], binarize="dynamic")
     for name, (model_changes, fit_changes) in CHOICES.items():
-        model_options, fit_options = {**recipe["model"], **model_changes}, {**recipe["fit"], **fit_changes, "seed": args.seed}
+        model_options, fit_options = ({**recipe["model"], **model_changes},
+                                      {**recipe["fit"], **fit_changes, "seed": args.seed})
         if "learning rate" in name and "lr" in fit_changes: fit_options["lr"] = recipe["fit"]["lr"] * fit_changes["lr"]
         train(train_only, model_options, {**fit_options, "epochs": 1})
         epoch = train(train_only, model_options, {**fit_options, "epochs": 1})[-1]
@@ -86,7 +82,7 @@ def choose(args):
         found = average(v.log_likelihood(model, data.valid, k=200, details=True))
         rows[name] = dict(epochs=epochs, processor_seconds=processor, **found)
         print(f"{name:30} {epochs:4} epochs {found['log_likelihood']:8.2f}", flush=True)
-    return dict(recipe=recipe, rows=rows, seed=args.seed, k=200, images=len(data.valid), **described())
+    return dict(recipe=recipe, rows=rows, seed=args.seed, k=200, images=len(data.valid), **made_with())
 
 
 if __name__ == "__main__":

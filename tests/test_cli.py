@@ -24,7 +24,8 @@ from vae_nb.evaluation import evaluate
 from vae_nb.training import History, fit
 from vae_nb.vae import VAE, create_vae
 
-TINY = "--encoder mlp --decoder mlp --hidden 16 --latent-dim 3 --sigma-floor 0.05 --batch-size 50 --epochs 2 --no-progress"
+TINY = ("--encoder mlp --decoder mlp --hidden 16 --latent-dim 3 --sigma-floor 0.05 "
+        "--batch-size 50 --epochs 2 --no-progress")
 FIGURES = ["history.png", "neighbourhood.png", "pipeline.png", "prior.png", "traversal.png"]
 
 
@@ -99,7 +100,8 @@ def test_the_installed_command(settings, tmp_path):
 
 
 def test_every_option_is_there():
-    for command, functions in dict(train=(load_data, create_vae, fit), evaluate=(load_data,), data=(load_data,)).items():
+    for command, functions in dict(train=(load_data, create_vae, fit), evaluate=(load_data,),
+                                   data=(load_data,)).items():
         known = {action.dest: action for action in parser_of(command)._actions}
         for name in {name for function in functions for name in signature(function).parameters}:
             if name in ("image_shape", "model", "data", "prior"): continue  # no words could give them
@@ -129,16 +131,17 @@ def test_every_value_reaches_its_function(cli, monkeypatch):
         create_vae=dict(latent_dim=3, encoder="mlp", decoder="cnn", posterior="full_covariance", likelihood="gaussian",
                         noise="homoscedastic", hidden=[32, 8], channels=[4, 4], kernel_size=5, activation="gelu",
                         mean="identity", sigma=0.2, sigma_floor=0.01),
-        fit=dict(epochs=1, batch_size=4, lr=0.002, objective="iwae", k=2, beta_nll=None, kl_weight=1, schedule="constant",
-                 grad_clip=1.5, patience=3, precision="bf16", compile=True, recompute=True, accumulate=2, out=Path("out"), tracker="x",
-                 optimizer="muon", start="mean", seed=7, progress=False, resume=True))
+        fit=dict(epochs=1, batch_size=4, lr=0.002, objective="iwae", k=2, beta_nll=None, kl_weight=1,
+                 schedule="constant", grad_clip=1.5, patience=3, precision="bf16", compile=True, recompute=True,
+                 accumulate=2, out=Path("out"), tracker="x", optimizer="muon", start="mean", seed=7,
+                 progress=False, resume=True))
     code, out, err = cli(
         "train --data images --root cache --limit 9 --valid 2 --binarize dynamic --seed 7 --resize 14 12 --no-progress "
         "--test more --latent-dim 3 --encoder mlp --decoder cnn --posterior full_covariance --likelihood gaussian "
-        "--noise homoscedastic --hidden 32 8 --channels 4 4 --kernel-size 5 --activation gelu --mean identity --sigma 0.2 "
-        "--sigma-floor 0.01 --epochs 1 --batch-size 4 --lr 2e-3 --objective iwae --k 2 --beta-nll none --kl-weight 1 "
-        "--schedule constant --grad-clip 1.5 --patience 3 --precision bf16 --compile --accumulate 2 --tracker x --out out --resume "
-        "--optimizer muon --start mean --recompute")
+        "--noise homoscedastic --hidden 32 8 --channels 4 4 --kernel-size 5 --activation gelu --mean identity "
+        "--sigma 0.2 --sigma-floor 0.01 --epochs 1 --batch-size 4 --lr 2e-3 --objective iwae --k 2 --beta-nll none "
+        "--kl-weight 1 --schedule constant --grad-clip 1.5 --patience 3 --precision bf16 --compile --accumulate 2 "
+        "--tracker x --out out --resume --optimizer muon --start mean --recompute")
     assert (code, err) == (0, "") and got == expected
     for function in (load_data, create_vae, fit):  # no option was forgotten in this test
         given = {name for name, p in signature(function).parameters.items() if p.default is not p.empty}
@@ -187,10 +190,12 @@ def test_report_and_compare(cli, trained, tmp_path, chromium):
     found = json.loads(Path("here/report.json").read_text())
     data = load_data("mnist-10k", limit=200, binarize="static", seed=3, valid=0.05)
     assert found["numbers"] == evaluate(VAE.load(trained), data, "valid") | dict(k=1, images=len(data.valid), seed=0)
-    assert found["training"]["epochs"] == 2 and found["log_likelihood"]["k"] == 10 and "reason" in found["bits_per_dimension"]
+    assert (found["training"]["epochs"] == 2 and found["log_likelihood"]["k"] == 10
+            and "reason" in found["bits_per_dimension"])
     assert cli(f"evaluate {trained} {quick} --out there --json")[0] == 0
     code, out, err = cli("compare here there here")
-    assert (code, err) == (0, "") and "compare.html" in out and out.count("test images of") == out.count("valid images of") == 1
+    assert ((code, err) == (0, "") and "compare.html" in out
+            and out.count("test images of") == out.count("valid images of") == 1)
     for path in ("here/report.html", "compare.html"): check_page(chromium, tmp_path / path)
     assert cli(["compare", "here", str(trained)])[0] == 2 and cli("compare here")[0] == 2
     assert not (trained / "report.json").exists()
@@ -203,7 +208,8 @@ def check_page(chromium, path):
         page, said = chromium.new_page(viewport=dict(width=width, height=800), color_scheme=scheme), []
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: said.append(request.url) if not request.url.startswith(("data:", "file:")) else None)
+        page.on("request",
+                lambda request: said.append(request.url) if not request.url.startswith(("data:", "file:")) else None)
         page.goto(path.as_uri())
         widths = page.evaluate("[...document.images].map(image => image.naturalWidth)")
         assert widths and all(widths) and said == []
@@ -282,7 +288,8 @@ def test_longer_with_a_constant_rate(cli):
 # mistakes
 
 BAD = {
-    "trian": "'trian' is no command; known are demo, train, evaluate, compare, figures, sample, explore, data. Did you mean 'train'?",
+    "trian": "'trian' is no command; known are demo, train, evaluate, compare, figures, sample, explore, data. "
+             "Did you mean 'train'?",
     "train --lattent-dim 4": "unrecognized arguments: --lattent-dim 4. Did you mean --latent-dim?",
     "train spare": "unrecognized arguments: spare",
     "train --epochs": "argument --epochs: expected one argument",
@@ -293,11 +300,13 @@ BAD = {
     "sample nothing": "folder='nothing' holds no saved model",
     "figures nothing": "folder='nothing' holds no saved model",
     "explore nothing": "folder='nothing' holds no saved model",
-    "data mnits": "'mnits' is not known; known are 'mnist-10k', 'mnist', 'fashion-mnist', 'cifar10', 'svhn', 'celeba'. Did you",
+    "data mnits": "'mnits' is not known; known are 'mnist-10k', 'mnist', 'fashion-mnist', 'cifar10', 'svhn', "
+                  "'celeba'. Did you",
     "data empty": "no images in empty",
     "data mnist-10k --test 5": "--test: 'mnist-10k' has test images of its own",
     "train --data broken": "broken/bad.png can't be read as an image",
-    "train --data sizes --no-progress": "expected images of one size: resize=64, or resize=(height, width), makes them so",
+    "train --data sizes --no-progress": "expected images of one size: resize=64, or resize=(height, width), "
+                                        "makes them so",
     "train --data /no/such/folder": "--data='/no/such/folder' does not exist; expected a folder of images",
     "train --data file": "--data='file' is a file; expected a folder of images",
     "train --limit 0": "--limit=0: expected an integer of at least 1",
@@ -321,7 +330,8 @@ BAD = {
     "train --lr nan": "--lr=nan: expected a number above 0",
     "train --objective iwea": "--objective='iwea' is not known; known are 'elbo', 'iwae', ",
     "train --objective iwae --beta-nll 0.5": "--beta-nll=0.5 with objective='iwae'",
-    "train --kl-weight linaer": "--kl-weight='linaer' is not known; known are 'linear', 'cyclical'. Did you mean 'linear'?",
+    "train --kl-weight linaer": "--kl-weight='linaer' is not known; known are 'linear', 'cyclical'. "
+                                "Did you mean 'linear'?",
     "train --kl-weight -1": "--kl-weight=-1: expected a number, 0 or above",
     "train --beta-nll 1.5": "--beta-nll=1.5: expected",
     "train --schedule cosin": "--schedule='cosin' is not known",
@@ -391,7 +401,8 @@ def test_numbers_that_break(cli):
 
 
 def test_faults_of_ours_keep_their_traceback(cli, monkeypatch):
-    for fault in (lambda *_, **__: int("x"), lambda: None, lambda *_, **__: [][0]):  # a ValueError, a TypeError, an IndexError
+    # a ValueError, a TypeError, an IndexError
+    for fault in (lambda *_, **__: int("x"), lambda: None, lambda *_, **__: [][0]):
         monkeypatch.setattr("vae_nb.data.load_data", fault)
         with pytest.raises((ValueError, TypeError, IndexError)): cli("data mnist-10k --limit 5")
 
@@ -438,9 +449,11 @@ def test_demo_on_slow_machines(cli, monkeypatch):
     monkeypatch.setattr("vae_nb.cli.EPOCHS_A_MINUTE", 10 ** 5)
     start = time.monotonic()
     code, out, _ = cli("demo --seconds 2 --no-progress")
-    assert code == 0 and re.search(r"Training for \d{4} epochs", out) and "Time is up." in out and 2 <= time.monotonic() - start
+    assert (code == 0 and re.search(r"Training for \d{4} epochs", out) and "Time is up." in out
+            and 2 <= time.monotonic() - start)
     monkeypatch.setattr("vae_nb.cli.EPOCHS_A_MINUTE", 12)
-    monkeypatch.setattr("vae_nb.cli.seconds_an_epoch", lambda *_, **__: time.sleep(1) or 1.0)  # the trial takes all the time
+    # the trial takes all the time
+    monkeypatch.setattr("vae_nb.cli.seconds_an_epoch", lambda *_, **__: time.sleep(1) or 1.0)
     code, out, _ = cli("demo --seconds 1 --no-progress")
     assert code == 0 and "Time is up." in out and "stopped in its first epoch" in out and "elbo" in out
     assert not Path("runs/demo/history.csv").exists()  # that of the demo before is gone

@@ -1,4 +1,4 @@
-"""Everything goes with everything: each model trains a hundred steps on one batch, in float32 and with bfloat16 networks."""
+"""Everything goes with everything: each trains a hundred steps on one batch, in float32 and with bfloat16 networks."""
 from functools import partial
 from itertools import product
 
@@ -49,7 +49,8 @@ def test_trains(encoder, decoder, posterior, likelihood):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("latent_dim, objective, k", [(1, elbo, 1), (32, elbo, 1), (128, elbo, 1), (32, iwae, 3), (128, iwae, 3)])
+@pytest.mark.parametrize("latent_dim, objective, k",
+                         [(1, elbo, 1), (32, elbo, 1), (128, elbo, 1), (32, iwae, 3), (128, iwae, 3)])
 def test_full_covariance_is_stable(latent_dim, objective, k, precision):
     "From the first step on, at a learning rate that is too high, for latents up to 128."
     torch.manual_seed(0)

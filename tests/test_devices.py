@@ -1,4 +1,4 @@
-"""Two processes on the CPU, as if they were two devices: they train one model, agree on every number, and stop together.
+"""Two processes on the CPU, as if they were two devices: they train one model, agree on every number and stop together.
 
 As a program, this file starts the two with `notebook_launcher`; each leaves what it saw in a file."""
 import json
@@ -51,7 +51,7 @@ def new_model(seed=0, posterior=MeanField):
 def weights(model): return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
-# What is the same: two processes with batches of 16, and one with batches of 32. (`per` device; the global batch; the rest)
+# What is the same: two processes with batches of 16, one with batches of 32. (`per` device; the global batch; the rest)
 EQUAL = {
     "elbo": (16, {}),
     "iwae": (16, dict(objective="iwae", k=3)),
@@ -139,7 +139,8 @@ def writes(found, folder):
 
 def command(line):
     "The command line in this process: its exit code and what it printed."
-    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err: code = outcome(lambda: main(line.split()))
+    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+        code = outcome(lambda: main(line.split()))
     return dict(code=code, out=out.getvalue(), err=err.getvalue())
 
 
@@ -152,7 +153,8 @@ def process(folder):
     os.chdir(folder)
     writes(found, folder / "run")
 
-    for name, (per, options) in EQUAL.items(): saw[name] = trained(batch_size=per, posterior=Mean, start=rank, **options)
+    for name, (per, options) in EQUAL.items():
+        saw[name] = trained(batch_size=per, posterior=Mean, start=rank, **options)
     for name, options in ALSO.items(): saw[name] = outcome(lambda: trained(**dict(epochs=1) | options))
     saw["sampled"] = [trained(seed=seed, start=seed)["history"][-1]["valid_elbo"] for seed in SEEDS]
 
@@ -212,8 +214,8 @@ if __name__ == "__main__":
 def start(*words, folder):
     "A program with a time limit; when it is up, its children end with it."
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "CUDA_VISIBLE_DEVICES": ""}
-    child = subprocess.Popen([sys.executable, *map(str, words)], cwd=folder, env=environment, text=True, encoding="utf-8",
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    child = subprocess.Popen([sys.executable, *map(str, words)], cwd=folder, env=environment, text=True,
+                             encoding="utf-8", stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     try: out, err = child.communicate(timeout=240)
     except subprocess.TimeoutExpired:
         os.killpg(child.pid, signal.SIGKILL)
@@ -279,7 +281,8 @@ def test_gradients_are_exchanged_once_a_step(pair):
 def test_a_model_in_two_parts(pair):
     "TrainingStep under FSDP: half of the weights each, the same curve, and the main process gathers the same model."
     one, two = loop(32), pair[0]["sharded"]
-    assert two["here"] + pair[1]["sharded"]["here"] == one["here"] and abs(2 * two["here"] - one["here"]) < 0.01 * one["here"]
+    assert (two["here"] + pair[1]["sharded"]["here"] == one["here"]
+            and abs(2 * two["here"] - one["here"]) < 0.01 * one["here"])
     torch.testing.assert_close(two["curve"], one["curve"], rtol=2e-5, atol=1e-4)
     torch.testing.assert_close(two["whole"], one["whole"], rtol=1e-4, atol=2e-5)
     assert one["curve"][-1] > one["curve"][0] + 10 and pair[1]["sharded"]["whole"] == {}
@@ -299,7 +302,9 @@ def test_what_breaks_in_one_ends_both(pair, folder):
     assert pair[0]["step"][0] == "FloatingPointError"
     assert len((folder / "nan" / "history.csv").read_text().splitlines()) == 2
     for saw in pair: assert saw["main"][0] == "ValueError" and "can't be written" in saw["main"][1]
-    for saw in pair: assert saw["small"] == ("ValueError", "batch_size=81 is larger than the data: train has 160 images for 2 devices")
+    for saw in pair:
+        assert saw["small"] == ("ValueError",
+                                "batch_size=81 is larger than the data: train has 160 images for 2 devices")
 
 
 def test_interrupted_and_resumed(pair, folder):
@@ -308,7 +313,8 @@ def test_interrupted_and_resumed(pair, folder):
         for name in ("resumed", "again"):
             assert saw[name]["history"] == saw["whole"]["history"]
             assert torch.equal(saw[name]["weights"], saw["whole"]["weights"])
-    assert sorted(path.name for path in (folder / "run").iterdir()) == sorted(name for name in RUN_FILES if name != "run.json")
+    assert (sorted(path.name for path in (folder / "run").iterdir())
+            == sorted(name for name in RUN_FILES if name != "run.json"))
     message = outcome(lambda: trained(epochs=4, out=folder / "run", resume=True))
     assert message[0] == "ValueError" and message[1].startswith("devices=1: the run in"), message
 
@@ -326,7 +332,8 @@ def test_accelerates_own_settings_change_nothing(monkeypatch):
 def test_the_command_line(pair, folder):
     a, b = pair
     for name in ("train", "second", "resume"):
-        assert a[name]["code"] is b[name]["code"] is None and a[name]["out"].count("The model is in runs/mnist-10k") == 1
+        assert (a[name]["code"] is b[name]["code"] is None
+                and a[name]["out"].count("The model is in runs/mnist-10k") == 1)
         assert a[name]["err"] == b[name]["out"] == b[name]["err"] == ""
     assert sorted(path.name for path in (folder / "runs").iterdir()) == ["mnist-10k", "mnist-10k-2"]
     assert "in runs/mnist-10k-2 (" in a["resume"]["out"]  # the last one
@@ -341,10 +348,12 @@ def test_accelerate_launch(tmp_path):
     "Started from outside: one folder, one printout, and the record of two devices."
     out, err = start("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", 2, "--main_process_port", 0,
                      "-m", "vae_nb.cli", "train", *CLI.split(), folder=tmp_path)
-    assert out.count("The model is in runs/mnist-10k (epoch 2 of 2") == 1 and out.count("mnist-10k: images of shape") == 1
+    assert (out.count("The model is in runs/mnist-10k (epoch 2 of 2") == 1
+            and out.count("mnist-10k: images of shape") == 1)
     assert err.count("epoch 2/2") >= 1 and "Traceback" not in err
     run = tmp_path / "runs" / "mnist-10k"
-    assert sorted(path.name for path in run.iterdir()) == sorted(RUN_FILES) and len(list((tmp_path / "runs").iterdir())) == 1
+    assert (sorted(path.name for path in run.iterdir()) == sorted(RUN_FILES)
+            and len(list((tmp_path / "runs").iterdir())) == 1)
     assert json.loads((run / "run.json").read_text())["fit"]["batch_size"] == 50 and VAE.load(run)
     steps = [int(line.split(",")[1]) for line in (run / "history.csv").read_text().splitlines()[1:]]
     assert steps == [3, 6]  # 300 images: three steps of two batches of 50

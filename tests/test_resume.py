@@ -37,7 +37,8 @@ def call(line):
 def process(line):
     "Run a command in a process of its own."
     return subprocess.Popen([sys.executable, "-m", "vae_nb.cli", *shlex.split(line)], stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, text=True, encoding="utf-8", env=os.environ | {"OMP_NUM_THREADS": "1"})
+                            stderr=subprocess.PIPE, text=True, encoding="utf-8",
+                            env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
 def rows(run):
@@ -59,7 +60,8 @@ def wait_for_epoch(child, run, n, look=lambda: None):
 def content(run):
     "All that a run has learned: the best model, the last weights with the state of the optimizer, and the history."
     last, metadata = load_tensors(run / "last.safetensors")
-    return {"best": load_tensors(run / "model.safetensors")[0], "last": last}, metadata["state"], (run / "history.csv").read_text()
+    return ({"best": load_tensors(run / "model.safetensors")[0], "last": last}, metadata["state"],
+            (run / "history.csv").read_text())
 
 
 def assert_same(a, b):
@@ -149,7 +151,8 @@ def test_interrupted_in_the_first_epoch(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(vae_nb.training.TrainingStep, "forward", interrupted)
     assert call(f"{options} --out {tmp_path / 'parts'}") == 130
     assert "stopped in its first epoch" in capsys.readouterr().out
-    assert files(tmp_path / "parts") == ["config.json", "model.safetensors", "run.json"] and VAE.load(tmp_path / "parts")
+    assert (files(tmp_path / "parts") == ["config.json", "model.safetensors", "run.json"]
+            and VAE.load(tmp_path / "parts"))
     assert call(f"train --resume --no-progress --out {tmp_path / 'parts'}") == 0
     assert call(f"{options} --out {tmp_path / 'whole'}") == 0
     assert_same(tmp_path / "whole", tmp_path / "parts")

@@ -89,7 +89,8 @@ def test_links_lead_somewhere(site, pages):
             target = (site / page.parent / unquote(url.path)).resolve() if url.path else site / page
             if target.is_dir(): target /= "index.html"
             if not target.is_file(): broken.append(f"{page}: {link}")
-            elif url.fragment and target.suffix == ".html" and unquote(url.fragment) not in ids[target.relative_to(site)]:
+            elif (url.fragment and target.suffix == ".html"
+                  and unquote(url.fragment) not in ids[target.relative_to(site)]):
                 broken.append(f"{page}: {link} (no such anchor)")
     print(f"{len(pages)} pages, {checked} internal links")
     assert checked > 20 * len(pages) and not broken, "\n".join(broken)
@@ -134,7 +135,8 @@ def test_pages_show_neither_tex_nor_tracebacks(pages, visit):
         if raw := raw_tex(main.get_text()): faults.append(f"{page}: raw TeX: {raw!r}")
     tab = visit(PAGES["component"])  # where KaTeX is loaded: can it set the formulas of all pages?
     faults += tab.evaluate("""formulas => formulas.flatMap(([page, tex]) => {
-        try { katex.renderToString(tex, {strict: false}); return []; } catch (error) { return [`${page}: ${error.message}`]; }
+        try { katex.renderToString(tex, {strict: false}); return []; }
+        catch (error) { return [`${page}: ${error.message}`]; }
     })""", formulas)
     print(f"{len(formulas)} formulas")
     assert len(formulas) > 100 and not faults, "\n".join(faults)
@@ -185,7 +187,7 @@ def test_front_page_explorer_is_the_model(root, visit):
     with torch.no_grad(): p = front_model(root)(z)
     torch.testing.assert_close(mean, p.mean.flatten(1), atol=1e-4, rtol=0)
     torch.testing.assert_close(sigma, p.stddev.flatten(1), atol=1e-6, rtol=1e-3)
-    told = json.loads((root / "nbs" / "explorer" / "digits.json").read_text())["page"]  # rounding, measured when it was made
+    told = json.loads((root / "nbs" / "explorer" / "digits.json").read_text())["page"]  # rounding, measured when made
     size = (root / "nbs" / "explorer" / "digits.js").stat().st_size
     assert told["bytes"] == size <= 600_000 and told["mean_error"] <= 0.02 and told["sigma_error"] <= 0.1
 
@@ -242,7 +244,8 @@ def test_pages_are_accessible(kind, scheme, visit, artefacts):
     dark = tab.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).every(c => c < 90)")
     assert dark == (scheme == "dark")
     text = tab.evaluate("""() => { const main = document.querySelector('main').cloneNode(true);
-        main.querySelectorAll('pre, code, script, noscript, .katex').forEach(e => e.remove()); return main.textContent; }""")
+        main.querySelectorAll('pre, code, script, noscript, .katex').forEach(e => e.remove());
+        return main.textContent; }""")
     assert not raw_tex(text) and not tab.query_selector(".katex-error")
     assert kind == "front" or tab.query_selector(".katex")
     grave = [f for f in Axe().run(tab).response["violations"] if f["impact"] in ("serious", "critical")]

@@ -1,4 +1,4 @@
-"""Images that are not in memory, from outside: bounded memory in a process of its own, real shards, runs that are resumed."""
+"""Images that are not in memory, from outside: bounded memory in a process of its own, real shards, resumed runs."""
 import io
 import json
 import os
@@ -68,11 +68,12 @@ class Plain(IterableDataset):
 # memory
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="RssAnon is Linux's")
-@pytest.mark.parametrize("kinds", [["memory map", "IterableDataset"], pytest.param(["tensor"], marks=pytest.mark.slow)], ids=str)
+@pytest.mark.parametrize("kinds", [["memory map", "IterableDataset"],
+                                   pytest.param(["tensor"], marks=pytest.mark.slow)], ids=str)
 def test_memory_is_bounded(root, tmp_path, kinds):
     "300 MB of images; their tensor shows what would be counted."
-    command = [sys.executable, root / "benchmarks" / "streaming.py", "--gigabytes", "0.3", "--batch-size", "64", "--kinds", *kinds,
-               "--folder", tmp_path, "--out", tmp_path / "found.json"]
+    command = [sys.executable, root / "benchmarks" / "streaming.py", "--gigabytes", "0.3", "--batch-size", "64",
+               "--kinds", *kinds, "--folder", tmp_path, "--out", tmp_path / "found.json"]
     subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=200)
     for found in json.loads((tmp_path / "found.json").read_text())["runs"]:
         assert found["images"] * 3 * 64 * 64 > 299e6
@@ -87,17 +88,19 @@ def test_hugging_face_datasets():
     datasets = pytest.importorskip("datasets", reason="Hugging Face's datasets is not installed")
     datasets.disable_progress_bars()
     features = datasets.Features(image=datasets.Image(), label=datasets.Value("int64"))
-    table = datasets.Dataset.from_dict({"image": [Image.fromarray(x) for x in digits], "label": [0] * len(digits)}, features)
+    table = datasets.Dataset.from_dict({"image": [Image.fromarray(x) for x in digits], "label": [0] * len(digits)},
+                                       features)
     same = load_data(whole)
     for kind in (table, table.with_format("torch")):
         for split in ("train", "valid", "test"): assert_same(batches(load_data(kind), split), batches(same, split))
     assert torch.equal(weights(table), weights(whole))
-    with pytest.raises(TypeError, match="DatasetDict of 'train'; expected one"): load_data(datasets.DatasetDict(train=table))
+    with pytest.raises(TypeError, match="DatasetDict of 'train'; expected one"):
+        load_data(datasets.DatasetDict(train=table))
 
     streaming = table.to_iterable_dataset(num_shards=3)
     with pytest.raises(ValueError, match="no length; expected size="): load_data(streaming)
     assert torch.equal(Stream(streaming, size=600)[:], whole)
-    own = Stream(streaming.shuffle(seed=1, buffer_size=100), size=600, buffer=1)  # shuffles by itself, another way each epoch
+    own = Stream(streaming.shuffle(seed=1, buffer_size=100), size=600, buffer=1)  # shuffles by itself, anew each epoch
     first, second = (torch.cat(batches(Data(own, none, none), epoch=epoch)) for epoch in (0, 1))
     assert not torch.equal(first, second)
     bytes_of = lambda x: sorted(image.mul(255).byte().numpy().tobytes() for image in x)
@@ -123,7 +126,8 @@ def test_webdataset(tmp_path):
     assert len(load_data(counted).train) == 480
     assert_same(batches(load_data(Stream(shards, size=600), valid=100, test=0)),
                 batches(load_data(Stream(Plain(), size=600), valid=100, test=0)))
-    with pytest.raises(ValueError, match="ended after 600 images; expected 601"): batches(Data(Stream(shards, size=601), none, none))
+    with pytest.raises(ValueError, match="ended after 600 images; expected 601"):
+        batches(Data(Stream(shards, size=601), none, none))
 
 
 def test_processes_that_read():
@@ -134,7 +138,8 @@ def test_processes_that_read():
 
 # fit
 
-@pytest.mark.parametrize("make", [lambda: load_data(Stream(Plain(), size=600, buffer=100), valid=60, test=0, binarize="dynamic"),
+@pytest.mark.parametrize("make", [lambda: load_data(Stream(Plain(), size=600, buffer=100), valid=60, test=0,
+                                                    binarize="dynamic"),
                                   lambda: Data(Stream(Shuffled(), size=600, buffer=100), whole[:60], none),
                                   lambda: load_data(Images(list(digits), workers=2))],
                          ids=["stream", "a stream that shuffles by itself", "images"])

@@ -166,7 +166,8 @@ def measure_latency(page, widget, presses=25):
             const start = performance.now();
             const arrived = new Promise(done => new MutationObserver((_, o) => { o.disconnect(); done(); })
                 .observe(image, {attributes: true, attributeFilter: ['src']}));
-            handle.dispatchEvent(new KeyboardEvent('keydown', {key: i % 2 ? 'ArrowLeft' : 'ArrowRight', bubbles: true}));
+            handle.dispatchEvent(new KeyboardEvent('keydown',
+                                                   {key: i % 2 ? 'ArrowLeft' : 'ArrowRight', bubbles: true}));
             await arrived; await image.decode();
             took.push(performance.now() - start);
             await new Promise(rest => setTimeout(rest, 50));

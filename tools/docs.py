@@ -119,7 +119,7 @@ def site(folder=DOCS):
 
 
 def finish(folder):
-    "Links that depend on no address, so that the site works from any folder of any host, and offline; no mute controls."
+    "Links that depend on no address, so that the site works from any folder of any host and offline; no mute controls."
     repairs = {
         rf'(<(?:a|link|script)\b[^>]*\s(?:href|src)=")(?:{re.escape(ADDRESS)}/?|/(?=katex/))': r"\1UP",
         r"<pre(?=[ >])(?![^>]*tabindex)": '<pre tabindex="0"',  # what scrolls must be reached by keyboard

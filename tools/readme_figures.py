@@ -6,13 +6,13 @@ A run that was stopped goes on where it was. Figures and results.json land in nb
 import argparse
 import json
 import os
-import platform
 import time
 from pathlib import Path
 
 import torch
 
 import vae_nb as v
+from vae_nb.core import versions
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = {  # name: (load_data, create_vae, fit)
@@ -33,8 +33,11 @@ def train(name, epochs, out):
     v.fit(model, data, epochs=epochs, batch_size=128, out=out / name, resume=True, seed=0, **fit_options)
     seconds = time.perf_counter() - start
     numbers = v.evaluate(model, data, k=5)
-    return model, data, dict(data="mnist", **data_options, create_vae=dict(encoder="mlp", decoder="mlp", **model_options), fit=dict(epochs=epochs, batch_size=128, **fit_options),
-                             seed=0, seconds_of_this_call=round(seconds), k=5, test={key: round(x, 4) for key, x in numbers.items()})
+    return model, data, dict(data="mnist", **data_options,
+                             create_vae=dict(encoder="mlp", decoder="mlp", **model_options),
+                             fit=dict(epochs=epochs, batch_size=128, **fit_options),
+                             seed=0, seconds_of_this_call=round(seconds), k=5,
+                             test={key: round(x, 4) for key, x in numbers.items()})
 
 
 def main():
@@ -43,8 +46,7 @@ def main():
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "readme")
     parser.add_argument("--images", type=Path, default=ROOT / "nbs" / "images")
     args = parser.parse_args()
-    versions = {"vae_nb": v.__version__, "torch": torch.__version__, "python": platform.python_version()}
-    results = {"versions": versions, "threads": torch.get_num_threads(), "cores": os.cpu_count(), "models": {}}
+    results = {"versions": versions(), "threads": torch.get_num_threads(), "cores": os.cpu_count(), "models": {}}
     for name in MODELS:
         model, data, results["models"][name] = train(name, args.epochs, args.out)
         print(name, results["models"][name]["test"], flush=True)

@@ -1,17 +1,17 @@
-"""The live explorer of the site's front page: a small model trained on the whole of MNIST, written as nbs/explorer/digits.js.
+"""The live explorer of the site's front page: a small model trained on all of MNIST, written as nbs/explorer/digits.js.
 
-Needs MNIST (downloaded on first use, or found below VAE_NB_DATA) and a few minutes on one core. Settings, seed, versions
-and the errors against PyTorch land in nbs/explorer/digits.json, the model in runs/explorer.
+Needs MNIST (downloaded on first use, or found below VAE_NB_DATA) and a few minutes on one core. Settings, seed,
+versions and the errors against PyTorch land in nbs/explorer/digits.json, the model in runs/explorer.
 """
 import argparse
 import json
-import platform
 import time
 from pathlib import Path
 
 import torch
 
 import vae_nb as v
+from vae_nb.core import versions
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = {"data": "mnist", "latent_dim": 8, "decoder_hidden": [256], "encoder_hidden": [256, 128], "activation": "silu",
@@ -35,7 +35,7 @@ def main():
     clock.write_text(str(seconds))
     told = v.export_explorer(model, args.page, data, title="Digits: a latent space to walk through")
     result = {**RECIPE, "test": v.evaluate(model, data), "page": told, "seconds": seconds,
-              "versions": {"vae_nb": v.__version__, "torch": torch.__version__, "python": platform.python_version()}}
+              "versions": versions()}
     args.page.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
     v.prior_figure(model, n=6, save=args.out / "prior.png")
     print(json.dumps(result, indent=1))

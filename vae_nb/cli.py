@@ -17,7 +17,6 @@ import ast
 import difflib
 import json
 import os
-import platform
 import re
 import sys
 import textwrap
@@ -214,7 +213,7 @@ def main(words: list = None, # what follows `vae_nb`; None: of this process
         say(error, flags=flags)
         sys.exit(1 if isinstance(error, FloatingPointError) else 2)
 
-
+# %% ../nbs/15_cli.ipynb #2a1ec9b8
 def run_command(command, *words, flags):
     "Find the command, read its options, call it; `flags` is filled with their names in the terminal."
     if command not in COMMANDS:
@@ -273,13 +272,12 @@ def recorded(out: Path,     # folder of the run
              name: str,     # of the command
              ):
     "Write `run.json`; if an error ends what is done inside before a model was saved, put things back as they were."
-    import torch
+    from vae_nb.core import versions
     from vae_nb.vae import replace_file
     path, resumed, missing = out / "run.json", holds_run(out), [f for f in (out, *out.parents) if not f.exists()]
     before = path.read_text(encoding="utf-8") if path.exists() else None
-    versions = dict(vae_nb=__version__, torch=torch.__version__, python=platform.python_version())
     def write(text): replace_file(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
-    write(json.dumps({"command": name, "versions": versions, **sections(options)}, indent=2) + "\n")
+    write(json.dumps({"command": name, "versions": versions(), **sections(options)}, indent=2) + "\n")
     try: yield
     except BaseException:
         if resumed and before is not None: write(before)

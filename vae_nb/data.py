@@ -471,8 +471,8 @@ def download(name: str,       # for the message
         cause = (str(e).strip() or type(e).__name__).splitlines()[-1]
         raise FileNotFoundError(
             f"{name!r} is not whole under {root} and could not be downloaded ({cause}). Load it where there is "
-            "a network and copy the folder, or say where it lies, in torchvision's layout, by root=… or the environment variable "
-            "VAE_NB_DATA. 'mnist-10k' needs no network") from e
+            "a network and copy the folder, or say where it lies, in torchvision's layout, by root=… or the "
+            "environment variable VAE_NB_DATA. 'mnist-10k' needs no network") from e
     finally: socket.setdefaulttimeout(timeout)
 
 # %% ../nbs/02_data.ipynb #962928ce

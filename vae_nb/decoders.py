@@ -62,7 +62,8 @@ class Doubling(nn.ConvTranspose2d):
         few = self.out_channels <= 8 and x.device.type == "cpu"
         maps = self.by_parity(x) if few else super().forward(x)
         for dim, n in zip((-2, -1), self.size):
-            if maps.shape[dim] > n: maps = maps.narrow(dim, maps.shape[dim] - n, n)  # a cut that cuts nothing costs a copy backward
+            if maps.shape[dim] > n:  # a cut that cuts nothing costs a copy backward
+                maps = maps.narrow(dim, maps.shape[dim] - n, n)
         return maps
 
     def by_parity(self, x: torch.Tensor) -> torch.Tensor:

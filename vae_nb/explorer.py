@@ -93,7 +93,7 @@ class _Bytes:
         self.data += array.numpy().tobytes()
         return place if scale is None else place | {"scale": self.add(scale)}
 
-
+# %% ../nbs/14a_explorer.ipynb #15eaa6be
 def _passes(network, layer, z):
     "What goes into a layer and what comes out when the network runs."
     seen = []
@@ -102,7 +102,7 @@ def _passes(network, layer, z):
     hook.remove()
     return seen[:2]
 
-
+# %% ../nbs/14a_explorer.ipynb #723b3504
 def _describe(network, z, precision, store):
     "What the page is told of each layer; the layers are left with the rounded numbers, as the page will have them."
     layers, told = plain_layers(network), []

@@ -157,7 +157,7 @@ def _log_px(model, z, x, allowed):
     return torch.cat([torch.cat([model.decode(part).log_prob(images) for part in zs.split(max(1, allowed // b))])
                       for zs, images in zip(z.split(b, 1), x.split(b))], 1)
 
-
+# %% ../nbs/12a_importance.ipynb #922df9f2
 def _report(results, k, dtype, details):
     found = {name: torch.cat([getattr(r, name) for r in results]).to(dtype)
              for name in ("log_likelihood", "standard_error", "effective_sample_size")}

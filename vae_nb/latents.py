@@ -253,7 +253,7 @@ def log_weights(model: VAE,         # any
     size = max(1, most // x.numel())
     return torch.cat([part(min(size, k - start)) for start in range(0, k, size)])
 
-
+# %% ../nbs/12e_latents.ipynb #a93783ec
 def inference_gaps(model: VAE,         # trained
                    x: torch.Tensor,    # images, (B, C, H, W), uint8 or float in [0, 1]; a hundred say much
                    k: int = 1000,      # samples of z for each image and number
@@ -278,7 +278,7 @@ def inference_gaps(model: VAE,         # trained
             log_w[name] = log_weights(model, x, head(fit_posterior(model, x, head, start, steps, samples, lr)), k)
     return _gaps(log_w, family) | {"images": len(x), "k": k, "steps": steps, "samples": samples, "seed": seed}
 
-
+# %% ../nbs/12e_latents.ipynb #00e7eb50
 def _gaps(log_w, family):  # from weights of each posterior, (k, B)
     elbo = {name: w.double().mean(0) for name, w in log_w.items()}                       # (B,) each
     best = log_w["full_covariance"].double()

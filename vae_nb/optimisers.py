@@ -82,4 +82,5 @@ def make_optimizer(optimizer,    # a key of `OPTIMIZERS`, or a function of param
     make = optimizer if callable(optimizer) else choose("optimizer", optimizer, OPTIMIZERS)
     made = make(list(model.parameters()), lr=lr)
     if isinstance(made, torch.optim.Optimizer): return made
-    raise TypeError(f"optimizer={getattr(optimizer, '__name__', optimizer)!r} gave a {type(made).__name__}; expected a torch.optim.Optimizer")
+    raise TypeError(f"optimizer={getattr(optimizer, '__name__', optimizer)!r} gave a {type(made).__name__}; "
+                    "expected a torch.optim.Optimizer")

@@ -11,7 +11,6 @@ __all__ = ['COMPUTE', 'DRAW', 'SECTIONS', 'CONDITIONS', 'STYLE', 'COLUMNS', 'Mea
 import base64
 import html
 import json
-import platform
 import time
 import warnings
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from typing import Any
 import torch
 
 from . import __version__
-from .core import check_count, check_finite
+from .core import check_count, check_finite, versions
 from .data import Data
 from .evaluation import evaluate, split_for
 from .importance import BELIEVABLE, average, bits_per_dimension, log_likelihood
@@ -58,10 +57,9 @@ class Measurement:
         model, images, weight = self.model, self.data[self.split], next(self.model.parameters())
         levels = model.decoder.head.levels
         kind = "density" if levels is None else f"probability of {levels} levels"
-        versions = dict(vae_nb=__version__, torch=torch.__version__, python=platform.python_version())
         data = dict(name=self.data.name, split=self.split, images=len(images), image_shape=list(self.data.image_shape),
                     binarize=self.data.binarize, sha256=digest(images.contiguous().numpy().tobytes()))
-        return dict(format=1, created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), versions=versions, data=data,
+        return dict(format=1, created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), versions=versions(), data=data,
                     model=dict(config=model.config, parameters=sum(p.numel() for p in model.parameters())),
                     likelihood=kind, dtype=str(weight.dtype).removeprefix("torch."), device=weight.device.type,
                     seed=self.seed)
@@ -93,7 +91,7 @@ def _hard(m):
     found = hard_images(m.model, m.some, m.split, count=min(8, len(m.some[m.split])))
     return {name: value for name, value in found.items() if name not in ("sigma", "error")}
 
-
+# %% ../nbs/12f_report.ipynb #657eae02
 COMPUTE = dict(
     numbers=_numbers, log_likelihood=_likelihood, bits_per_dimension=_bits,
     calibration=lambda m: calibration(m.model, m.some, m.split, seed=m.seed),
@@ -125,7 +123,7 @@ def _drawn(name, count):
         return getattr(generation, f"{name}_figure")(m.model, *[examples(m.data, count)] * (count > 0), seed=m.seed)
     return draw
 
-
+# %% ../nbs/12f_report.ipynb #b3f6e323
 DRAW = dict( # name -> (section, caption, function of a Measurement and the section's numbers)
     history=("numbers", "The training.", lambda m, found: _of_run(m)),
     pipeline=("numbers", "Images on their way through the model; the whiskers are ±2σ of the posterior.",
@@ -205,7 +203,7 @@ SECTIONS = dict(
         effective_sample_size=("of k", "samples that count in log p(x), for the median image"))))
 CONDITIONS = "images", "k", "samples", "steps", "draws", "seed", "threshold", "split" # said in a line, not in rows
 
-
+# %% ../nbs/12f_report.ipynb #dc094e47
 def flat(found: dict, prefix="") -> dict: # names with dots to numbers
     "Nested numbers side by side."
     rows = {}
@@ -259,7 +257,7 @@ figcaption{color:var(--soft);font-size:.9rem;margin-top:.4rem}
 .reason{background:var(--card);border-left:3px solid var(--mark);padding:.6rem .9rem}
 """
 
-
+# %% ../nbs/12f_report.ipynb #ab37a098
 def page(title: str, # of the document
          lead: str,  # HTML below the heading
          body: str,  # HTML
@@ -271,7 +269,7 @@ def page(title: str, # of the document
             f'<title>{safe}</title><style>{STYLE}</style></head>\n<body><header><h1>{safe}</h1>{lead}</header>\n'
             f'<main>{body}</main>\n<footer><p>vae_nb {__version__}</p></footer></body></html>\n')
 
-
+# %% ../nbs/12f_report.ipynb #754c2a40
 def table(caption: str,   # what it shows
           heads: list,    # of the columns
           rows: list,     # of cells; the first is the row's name; numbers are text already
@@ -287,7 +285,7 @@ def table(caption: str,   # what it shows
     return (f'<div class="wide" tabindex="0" role="region" aria-label="{safe}"><table><caption>{safe}</caption>'
             f'<thead><tr>{head}</tr></thead><tbody>\n{lines}</tbody></table></div>')
 
-
+# %% ../nbs/12f_report.ipynb #e8c58edf
 def picture(figure,       # Picture
             caption: str, # below it
             ) -> str:     # HTML
@@ -322,7 +320,7 @@ def section_table(name: str,   # of the section
     heads = ["number", *(group or "value" for group in groups), "unit", "what it is"]
     return table(f"{title}: {conditions}", heads, rows, set(range(1, len(groups) + 1)))
 
-
+# %% ../nbs/12f_report.ipynb #72330a61
 def cards(found: dict) -> str: # HTML
     "The few numbers that one looks for first."
     low = ", at least" if found["log_likelihood"].get("unbelievable") else ""  # importance sampling errs downwards
@@ -333,7 +331,7 @@ def cards(found: dict) -> str: # HTML
     return '<dl class="cards">' + "".join(f"<div><dt>{label}</dt><dd>{short(value)} <small>{unit}</small></dd></div>"
                                           for label, value, unit in items if value is not None) + "</dl>"
 
-
+# %% ../nbs/12f_report.ipynb #d2635ed6
 def report_page(found: dict,   # the report
                 figures: dict, # what `draw_all` gave
                 ) -> str:      # HTML
@@ -423,7 +421,7 @@ def group_of(found: dict) -> str:
     return (f"{found['likelihood']} of {data['images']:,} {data['split']} images of {data['name']}"
             f"{', binarised' if data['binarize'] else ''} ({data['sha256'][:8]})")
 
-
+# %% ../nbs/12f_report.ipynb #db7138d6
 def compare(runs: list,   # folders with a report.json, or dicts that `report` gave
             out=None,     # .html; None: no page
             ) -> dict:    # group to a table (pandas), a row for each run; numbers of different groups don't compare
@@ -478,7 +476,7 @@ def comparison_figure(reports: list, # of one group
                            for name, found in zip(names, reports))
     return save_figure(figure, save)
 
-
+# %% ../nbs/12f_report.ipynb #b5a349c5
 def _write_comparison(out, groups):
     parts = []
     for i, (name, several) in enumerate(groups.items()):

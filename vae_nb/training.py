@@ -166,8 +166,8 @@ def warn_of_collapse(model: VAE,      # trained
     silent = (kl < SILENT).sum().item()
     if silent < 0.95 * len(kl) or kl.sum() >= 1: return
     warnings.warn(f"posterior collapse: {silent} of {len(kl)} latents have a KL below {SILENT} nats, all together "
-                  f"{kl.sum():.2g}, so the decoder makes nearly the same of every image. Try a lower kl_weight, or less "
-                  "noise in the likelihood (a smaller or a learned sigma), or a smaller lr; or train for longer.",
+                  f"{kl.sum():.2g}, so the decoder makes nearly the same of every image. Try a lower kl_weight, or "
+                  "less noise in the likelihood (a smaller or a learned sigma), or a smaller lr; or train for longer.",
                   stacklevel=3)
 
 # %% ../nbs/11_training.ipynb #2df58e1a
@@ -251,7 +251,8 @@ def load_checkpoint(path: Path, model: VAE, optimizer, settings: dict) -> dict:
     for name, t in part("optimizer.").items():
         i, slot = name.split(".", 1)
         slots.setdefault(int(i), {})[slot] = t
-    for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"]):  # moments are laid out in memory as the weights are
+    # moments are laid out in memory as the weights are
+    for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"]):
         for name, t in slots.get(i, {}).items():
             if t.shape == p.shape: slots[i][name] = torch.empty_like(p).copy_(t)
     optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
@@ -266,7 +267,8 @@ class Run:
         self.score = step.score
         self.device = accelerator.device
         self.step, self.interrupted = accelerator.prepare(step), False
-        self.optimizer = make_optimizer(optimizer, model, settings["lr"])  # not prepared: its wrapper looks for a package at each step
+        # not prepared: its wrapper looks for a package at each step
+        self.optimizer = make_optimizer(optimizer, model, settings["lr"])
         self.epoch, self.best, self.best_epoch, self.history, self.best_weights = 0, -math.inf, 0, History(), None
 
     def state(self):
@@ -295,7 +297,8 @@ class Run:
         broken, interrupted = (self.sum(ends) if self.place["world"] > 1 else ends).tolist()
         if broken:
             where = f", on device {self.place['rank']}" if self.place["world"] > 1 else ""
-            self.stop(None if value.isfinite() else diagnose(self.model, piece, self.settings["k"], self.score) + where, step)
+            self.stop(None if value.isfinite()
+                      else diagnose(self.model, piece, self.settings["k"], self.score) + where, step)
         if interrupted: raise KeyboardInterrupt
 
     def stop(self, what, step): # what broke here; None: nothing
@@ -355,7 +358,8 @@ def train_epoch(run: Run,
         bar.update()
         if look and not bar.disable:
             now = sums.means()
-            bar.set_postfix({name: f"{now[name]:.4g}" for name in ("elbo", "reconstruction", "kl", "rmse")}, refresh=False)
+            bar.set_postfix({name: f"{now[name]:.4g}" for name in ("elbo", "reconstruction", "kl", "rmse")},
+                            refresh=False)
     row = sums.means(run.sum)
     now = {"epoch": run.epoch + 1, "step": i + 1, "lr": lr, **weights}
     return {**now, **{f"train_{name}": value for name, value in row.items()}}
@@ -414,21 +418,24 @@ def start_run(model, data, step, optimizer, settings, out, resume, patience, tra
     place = dict(rank=processes().process_index, world=processes().num_processes)
     if accumulate > 1 and batch_size * accumulate > len(data.train) // place["world"]:
         raise ValueError(f"batch_size={batch_size} times accumulate={accumulate} is larger than the data: train has "
-                         f"{len(data.train) // place['world']} images" + (" for each device" if place["world"] > 1 else ""))
+                         f"{len(data.train) // place['world']} images"
+                         + (" for each device" if place["world"] > 1 else ""))
     data.steps("train", batch_size, **place)
     if patience is not None and not len(data.valid):
         raise ValueError(f"patience={patience!r} needs validation images; data has none")
     model.decoder.head.check_data(next(data.batches("train", min(256, len(data.train)), shuffle=False)))
+    # num_steps=1: our own accumulation alone counts
     try: accelerator = Accelerator(log_with=tracker, project_dir=str(out or "runs"), mixed_precision="no",
-                                   gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1))  # ours alone count
+                                   gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1))
     except ValueError as e: raise ValueError(f"tracker={tracker!r}: {e}") from None
     if accelerator.distributed_type in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
-        raise ValueError(f"accelerate is set to {accelerator.distributed_type}, which gives each device a part of the model; "
-                         "fit measures and saves whole ones: train a TrainingStep in a loop of your own")
+        raise ValueError(f"accelerate is set to {accelerator.distributed_type}, which gives each device a part of the "
+                         "model; fit measures and saves whole ones: train a TrainingStep in a loop of your own")
     if tracker is not None and len(accelerator.log_with) < (len(tracker) if isinstance(tracker, (list, tuple)) else 1):
         raise ValueError(f"tracker={tracker!r}: accelerate knows it, but its package is not installed")
     step.dtype = network_dtype(settings["precision"], accelerator.device)
-    run = Run(model, data, step, optimizer, accelerator, settings, place, None if out is None else Path(out), patience, anneal)
+    run = Run(model, data, step, optimizer, accelerator, settings, place, None if out is None else Path(out),
+              patience, anneal)
     if not run.out: return run
     def prepare():
         replace_file(run.out / ".probe", lambda temporary: None)

@@ -302,7 +302,7 @@ def _read_config(folder):
     if "create_vae" not in config: raise ValueError(f"{path} is damaged: it holds no recipe")
     return config["create_vae"]
 
-
+# %% ../nbs/09_vae.ipynb #ebce084d
 def load_weights(model: nn.Module, # takes them
                  weights: dict,    # name to tensor
                  where,            # they came from, for the message
@@ -316,7 +316,7 @@ def load_weights(model: nn.Module, # takes them
                              f"{name} has shape {theirs.get(name)}; expected {mine.get(name)}")
     model.load_state_dict(weights)
 
-
+# %% ../nbs/09_vae.ipynb #c1e22091
 @patch(cls_method=True)
 def load(cls: VAE,
          folder,    # what `save` or `fit(..., out=folder)` wrote

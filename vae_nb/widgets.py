@@ -129,7 +129,7 @@ CSS = """<style>
 .vae-nb-pad > button.vae-nb-here { outline: 3px solid var(--jp-warn-color1, #f37626); outline-offset: -3px; }
 </style>"""
 
-
+# %% ../nbs/14_widgets.ipynb #4693106b
 def box(children: list, # widgets
         style="",       # class in `CSS`, after "vae-nb-"
         **layout):      # of ipywidgets.Layout
@@ -383,7 +383,7 @@ def _moved(self: LatentExplorer, i):
     self._z[i] = self.sliders[i].value
     self._draw()
 
-
+# %% ../nbs/14_widgets.ipynb #7680f98c
 @patch
 def _go(self: LatentExplorer, z):
     if (reach := max(map(abs, z))) > self.limit:
@@ -473,7 +473,7 @@ def _draw_from(self: LatentExplorer, prior, words):
     self._go(z.tolist())
     self.say(words)
 
-
+# %% ../nbs/14_widgets.ipynb #45bb8992
 @patch
 def figure(self: LatentExplorer,
            save=None, # path: .png, .pdf or .svg
@@ -507,7 +507,7 @@ class TraversalExplorer(Explorer):
         self.put_together(box([box(corners), self._make_pad(), box([self.decoded.widget, self.sigma.widget])], "wrap"))
         self.lay_out()
 
-
+# %% ../nbs/14_widgets.ipynb #8bab4e85
 @patch
 def _make_pad(self: TraversalExplorer):
     import ipywidgets
@@ -540,7 +540,7 @@ def lay_out(self: TraversalExplorer):
     self.pad.value = png(np.concatenate(np.concatenate(pixels, 1), 1))                       # (steps H, steps W, …)
     self._moved()
 
-
+# %% ../nbs/14_widgets.ipynb #f930ae88
 @patch
 def go(self: TraversalExplorer,
        across: float, # from 0, left, to 1, right
@@ -567,7 +567,7 @@ def _moved(self: TraversalExplorer):
     here.add_class("vae-nb-here")
     self._here = here
 
-
+# %% ../nbs/14_widgets.ipynb #08893653
 @patch
 def figure(self: TraversalExplorer,
            save=None, # path: .png, .pdf or .svg
