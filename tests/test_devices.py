@@ -65,6 +65,7 @@ ALSO = dict(
     dreg=dict(objective="iwae_dreg", k=3), stl=dict(objective="elbo_stl"), tc_vae=dict(objective="tc_vae"),
     dip_vae=dict(objective="dip_vae"), info_vae=dict(objective="info_vae"),
     free_bits=dict(objective=partial(free_bits, nats=0.5)), recompute=dict(recompute=True), bf16=dict(precision="bf16"),
+    compiled=dict(compile=True, accumulate=2),
     patience=dict(objective=lambda terms: -elbo(terms), epochs=9, patience=2), without=dict(data=images(160, 0)),
 )
 
@@ -149,6 +150,8 @@ def process(folder):
     from accelerate.tracking import GeneralTracker
     from torch.nn.parallel import DistributedDataParallel
     torch.set_num_threads(1)
+    original = torch.compile
+    torch.compile = lambda f, options, **others: original(f, backend="aot_eager", **others)  # but for the writing of code
     folder, rank, saw, found = Path(folder), int(os.environ["RANK"]), {}, []
     os.chdir(folder)
     writes(found, folder / "run")
