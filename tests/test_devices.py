@@ -151,7 +151,7 @@ def process(folder):
     from torch.nn.parallel import DistributedDataParallel
     torch.set_num_threads(1)
     original = torch.compile
-    torch.compile = lambda f, options, **others: original(f, backend="aot_eager", **others)  # but for the writing of code
+    torch.compile = lambda f, options, **others: original(f, backend="aot_eager", **others)  # but for writing code
     folder, rank, saw, found = Path(folder), int(os.environ["RANK"]), {}, []
     os.chdir(folder)
     writes(found, folder / "run")
