@@ -9,7 +9,6 @@ given.
 """
 import argparse
 import json
-import platform
 import time
 from pathlib import Path
 
@@ -22,7 +21,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import QuantileTransformer, StandardScaler
 from torchvision.transforms.functional import gaussian_blur
 
-from vae_nb import VAE, __version__, create_vae, fit, load_data
+from vae_nb import VAE, create_vae, fit, load_data
+from vae_nb.core import versions
 from vae_nb.novelty import DensityOfStates, novelty_scores
 
 SETS = ("fashion-mnist", "mnist")
@@ -168,8 +168,7 @@ def main():
     config = dict(model=MODEL, training=TRAINING, members=MEMBERS, valid=VALID, fitted=FITTED, k=K,
                   seeds=list(range(max(MEMBERS.values()))),
                   scored_images=SCORED_IMAGES, regret_images=REGRET_IMAGES)
-    versions = dict(vae_nb=__version__, torch=torch.__version__, sklearn=sklearn.__version__, numpy=np.__version__,
-                    python=platform.python_version())
+    made = versions() | dict(sklearn=sklearn.__version__, numpy=np.__version__)
     tasks = [(noise, *sets) for noise in MEMBERS for sets in (SETS, SETS[::-1])]
     train(args.runs, [0])
     results = {noise: {} for noise in MEMBERS}
@@ -178,7 +177,7 @@ def main():
         if "chosen_on" not in results[noise][name]: continue
         more = kept(args.runs / f"{noise}-{name}-candidates.json", compare_candidates, args.runs, noise, name, other)
         results[noise][name]["candidates"] = more["candidates"]
-    write(args.out, config, versions, results)
+    write(args.out, config, made, results)
     if args.single: return
     train(args.runs, range(1, max(MEMBERS.values())))
     for noise, name, other in tasks:
@@ -187,7 +186,7 @@ def main():
         results[noise][name]["scores"] |= more["scores"]
         results[noise][name] |= {"members": more["members"],
                                  "seconds": results[noise][name]["seconds"] + more["seconds"]}
-    write(args.out, config, versions, results)
+    write(args.out, config, made, results)
 
 
 def write(path, config, versions, results):

@@ -98,9 +98,10 @@ def compiled_step(step: nn.Module,       # `step(x, pixels=False, **weights)`, w
             for network, n in ((step.model.encoder.network, rows), (step.model.decoder.network, step.k * rows)):
                 ways.enter_context(forward_by(network, compiled(n, mode)))
         def wrap(forward):
-            fast = compiled(rows, mode, networks)(forward)
+            fast, first = compiled(rows, mode, networks)(forward), True
             def either(x, pixels=False, **weights):
-                if pixels: return forward(x, pixels, **weights)
+                nonlocal first
+                if first or pixels: first = False; return forward(x, pixels, **weights)
                 return fast(x, **{name: torch.as_tensor(w, device=x.device) for name, w in weights.items()})
             return either
         ways.enter_context(forward_by(step, wrap))

@@ -120,7 +120,7 @@ def softplus(x: torch.Tensor,   # any real numbers
     "`torch.nn.functional.softplus`, fast on a CPU."
     return _Softplus.apply(x) if x.device.type == "cpu" else nn.functional.softplus(x)
 
-
+# %% ../nbs/00_core.ipynb #a0c8ac98
 def positive(raw: torch.Tensor,  # any real numbers
              floor: float,       # the smallest value, above zero
              ) -> torch.Tensor:  # same shape, at least `floor`, smooth in `raw`

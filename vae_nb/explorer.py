@@ -243,6 +243,8 @@ output { text-align: right; font-variant-numeric: tabular-nums; font-size: .85re
 @container (max-width: 32rem) { .pictures { grid-template-columns: repeat(2, minmax(0, 1fr)); }
   .wide { grid-column: 1 / -1; } }
 """
+
+# %% ../nbs/14a_explorer.ipynb #1ebd28ca
 _CONTROLS = r"""
 const host = document.createElement("div"), root = host.attachShadow({mode: "open"});
 const make = (tag, to, set = {}, say = {}) => {

@@ -327,8 +327,7 @@ class Sums:
         objective, *means, error = (sums / counts).tolist()
         return {"objective": objective, **dict(zip(NAMES, means)), "rmse": math.sqrt(max(error, 0))}
 
-
-
+# %% ../nbs/11_training.ipynb #d3790549
 def train_epoch(run: Run,
                 bar,       # tqdm, one tick a step
                 ) -> dict: # the epoch's row of the history
