@@ -135,12 +135,13 @@ def plain_networks(case):
     return networks
 
 
-def by_hand(case, batches):
+def by_hand(case, batches, device):
     "What one writes by hand: reparameterised z, cross-entropy, KL in closed form."
-    encoder, decoder = plain_networks(case)
+    encoder, decoder = (network.to(device) for network in plain_networks(case))
     optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-3)
     def run():
         for x in batches():
+            x = x.to(device)
             mean, raw = encoder(x).chunk(2, 1)
             sigma = softplus(raw) + 1e-4
             z = mean + sigma * torch.randn_like(sigma)
@@ -153,9 +154,9 @@ def by_hand(case, batches):
     return run
 
 
-def in_memory(case, data):
-    x, size = data.train / 255, CASES[case]["batch_size"]
-    return by_hand(case, lambda: (x[i] for i in torch.randperm(len(x)).split(size)))
+def in_memory(case, data, device="cpu"):
+    x, size = (data.train / 255).to(device), CASES[case]["batch_size"]
+    return by_hand(case, lambda: (x[i] for i in torch.randperm(len(x), device=device).split(size)), device)
 
 
 def write_mnist(images, labels, root):
@@ -170,14 +171,14 @@ def write_mnist(images, labels, root):
         (raw / f"{half}-labels-idx1-ubyte").write_bytes(header + labels.to(torch.uint8).numpy().tobytes())
 
 
-def by_loader(case, data):
+def by_loader(case, data, device="cpu", **options): # of DataLoader
     from torch.utils.data import DataLoader
     from torchvision import datasets, transforms
     with tempfile.TemporaryDirectory() as root:
         write_mnist(data.train, data.labels["train"], root)
         dataset = datasets.MNIST(root, train=True, transform=transforms.ToTensor())
-    loader = DataLoader(dataset, batch_size=CASES[case]["batch_size"], shuffle=True)
-    return by_hand(case, lambda: (x for x, _ in loader))
+    loader = DataLoader(dataset, batch_size=CASES[case]["batch_size"], shuffle=True, **options)
+    return by_hand(case, lambda: (x for x, _ in loader), device)
 
 
 def by_pythae(case, data):

@@ -104,7 +104,7 @@ class _Softplus(torch.autograd.Function):
         e = x.abs().neg_().exp_()
         u = e + 1
         lost = e - (u - 1)  # what rounding 1 + e has cost
-        return u.log_().add_(lost).add_(x.clamp(min=0))
+        return u.log_().add_(lost) + x.clamp(min=0)
 
     @staticmethod
     def setup_context(ctx, inputs, output): ctx.save_for_backward(*inputs)

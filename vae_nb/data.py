@@ -10,6 +10,7 @@ __all__ = ['STREAMS', 'SPLITS', 'KINDS', 'SUFFIXES', 'TORCHVISION', 'bundled_dig
            'torchvision_sources', 'bundled_sources', 'open_source', 'read_splits', 'load_data', 'as_data']
 
 # %% ../nbs/02_data.ipynb #8f1cdf4a
+import copy
 import os
 import socket
 import tempfile
@@ -286,7 +287,7 @@ def batch_indices(self: Data,
         local = getattr(images, "order", None)  # a `Stream` can shuffle only what lies near together
         order = torch.from_numpy(stream("shuffle", seed, epoch).permutation(n)) if local is None else local(epoch, seed)
         order = order[:n // world * world]
-    batches = order[rank::world].split(batch_size)
+    batches = order[rank::world].to(getattr(images, "device", "cpu")).split(batch_size)
     return [i for i in batches if len(i) == batch_size or len(i) and not drop_last]
 
 
@@ -314,14 +315,32 @@ def batches(self: Data,
             ):                       # iterator over (B, C, H, W), float32 in [0, 1]
     "The batches of one epoch: bit for bit the same for the same seed, epoch and rank."
     indices = self.batch_indices(split, batch_size, epoch, seed, shuffle, rank, world, drop_last)
-    images, noise = self[split], stream("noise", seed, epoch, rank)
+    images, noise, to_gpu = self[split], stream("noise", seed, epoch, rank), torch.device(device).type == "cuda"
     tossed = self.binarize == "dynamic" and split == "train"
+    lazy = hasattr(images, "read")
+    read = images.read(indices, epoch, to_gpu) if lazy else (images.index_select(0, i) for i in indices)
+    if tossed: read = (toss(x, noise).view(torch.uint8) for x in read)
+    if to_gpu and not lazy and images.device.type == "cpu":
+        from vae_nb.streams import read_ahead  # which needs this module
+        read = read_ahead(read, pin=True)
     def batch(x):
-        if tossed: x = toss(x, noise).view(torch.uint8)
-        x = x.to(device, non_blocking=True)
+        x = x.to(device, non_blocking=to_gpu)
         return x.float() if tossed else to_unit(x)
-    if hasattr(images, "read"): return map(batch, images.read(indices, epoch, torch.device(device).type == "cuda"))
-    return map(batch, (images.index_select(0, i) for i in indices))
+    return map(batch, read)
+
+# %% ../nbs/02_data.ipynb #17cca48b
+@patch
+def on(self: Data,
+       device,          # any
+       most: float = 0.25, # of the GPU's free memory
+       ) -> Data:       # with the same batches
+    "The same data; on a GPU, training and validation images in memory are moved there once, if they leave enough room."
+    device, there = torch.device(device), copy.copy(self)
+    if device.type != "cuda": return self
+    splits = [s for s in ("train", "valid") if isinstance(self[s], torch.Tensor) and (s, self.binarize) != ("train", "dynamic")]
+    if sum(self[s].nbytes for s in splits) > most * torch.cuda.mem_get_info(device)[0]: return self
+    for s in splits: setattr(there, s, self[s].to(device))
+    return there
 
 # %% ../nbs/02_data.ipynb #a78d7346
 class Source(NamedTuple):

@@ -13,6 +13,7 @@ import warnings
 import torch
 from torch import nn
 from torch.distributions import Bernoulli, Independent, Normal
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from .core import Head, check_image_shape, check_positive, choose, positive
 
@@ -132,8 +133,10 @@ class IndependentBernoulli(Independent):
     def log_prob(self, x):
         n, shape = len(self.event_shape), self.event_shape
         if not n: return self.base_dist.log_prob(x)
-        x = x.expand(*x.shape[:max(0, x.ndim - n)], *shape).flatten(-n)
-        return _CoinLogProb.apply(self.base_dist.logits.flatten(-n), x)
+        l = self.base_dist.logits.flatten(-n)
+        x = x.expand(*x.shape[:max(0, x.ndim - n)], *shape).flatten(-n).to(l.dtype)
+        if l.device.type == "cpu": return _CoinLogProb.apply(l, x)
+        return -binary_cross_entropy_with_logits(*torch.broadcast_tensors(l, x), reduction="none").sum(-1)
 
 # %% ../nbs/07_likelihoods.ipynb #b36c0bc0
 class BernoulliLikelihood(Head):

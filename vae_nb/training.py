@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from .acceleration import PRECISIONS, compile_mode, compiled_step, forward_by, network_dtype, recomputed
+from .acceleration import (PRECISIONS, compile_mode, compiled_step, forward_by, network_dtype, products_in,
+                                 recomputed, recorded)
 from .beta_nll import beta_score, check_beta
 from .core import check_count, check_positive, choose, keep_freed_memory, kl_per_dimension
 from .data import as_data
@@ -262,10 +263,9 @@ def load_checkpoint(path: Path, model: VAE, optimizer, settings: dict) -> dict:
 class Run:
     "What is trained, with what settings, on what device, and how far it is."
     def __init__(self, model, data, step, optimizer, accelerator, settings, place, out, patience, anneal=None):
-        self.model, self.data, self.accelerator = model, data, accelerator
+        self.model, self.accelerator, self.device = model, accelerator, accelerator.device
+        self.data, self.score = data.on(self.device), step.score
         self.settings, self.place, self.out, self.patience, self.anneal = settings, place, out, patience, anneal
-        self.score = step.score
-        self.device = accelerator.device
         self.step, self.interrupted = accelerator.prepare(step), False
         # not prepared: its wrapper looks for a package at each step
         self.optimizer = make_optimizer(optimizer, model, settings["lr"])
@@ -290,6 +290,12 @@ class Run:
         return self.epoch >= self.settings["epochs"] or out_of_patience
 
     def sum(self, x): return self.accelerator.reduce(x.to(self.device))  # over all devices
+
+    def gradient(self, x, look=False, images=1, **weights): # how many images a step takes
+        "Add the gradient of a piece of a batch to the parameters; the objective's sum, and sums for the report."
+        value, sums = self.step(x, pixels=look, **weights)
+        self.accelerator.backward(-value / images)
+        return value, sums
 
     def check(self, value, piece, step):
         "Stop where a loss is not finite, or Ctrl-C was pressed: at one device, so at all."
@@ -348,9 +354,8 @@ def train_epoch(run: Run,
         pieces = x.tensor_split(min(s["accumulate"], len(x)))
         for p, piece in enumerate(pieces, 1): # devices exchange gradients once, after the last piece
             with nullcontext() if p == len(pieces) else run.accelerator.no_sync(run.step):
-                value, numbers_of_step = run.step(piece, pixels=look, **weights)
-                if look or run.device.type == "cpu": run.check(value, piece, i + 1)
-                run.accelerator.backward(-value / len(x))
+                value, numbers_of_step = run.gradient(piece, look, images=len(x), **weights)
+            if look or run.device.type == "cpu": run.check(value, piece, i + 1)
             sums.add(numbers_of_step, len(piece))
         if s["grad_clip"]: run.accelerator.clip_grad_norm_(run.model.parameters(), s["grad_clip"])
         run.optimizer.step(); run.optimizer.zero_grad()
@@ -372,8 +377,8 @@ def after_epoch(run: Run,
     if not all(p.isfinite().all() for p in model.parameters()):
         run.stop(diagnose(model, run.data.train[:2]), row["step"])
     if len(run.data.valid):
-        valid = measure(model, run.data.batches("valid", s["batch_size"], **run.place), reduce=run.sum,
-                        seed=s["seed"] + run.place["rank"])  # other noise for the images of another device
+        valid = measure(model, run.data.batches("valid", s["batch_size"], device=run.device, **run.place),
+                        reduce=run.sum, seed=s["seed"] + run.place["rank"])  # other noise for the images of another device
         row |= {f"valid_{name}": value for name, value in valid.items()}
         if not math.isfinite(valid["elbo"]): run.stop("the ELBO of the validation images", row["step"])
     run.epoch += 1
@@ -460,8 +465,8 @@ def fit(model: VAE,              # trained in place
         start="random",          # "random", or "mean": the decoder begins with the mean image
         grad_clip: float = None, # largest norm of the gradient
         patience: int = None,    # stop after so many epochs without a better validation ELBO, and go back to the best
-        precision="fp32",        # "fp32" or "bf16" networks
-        compile=False,           # compile the steps, or a mode of torch.compile to do it in, as "reduce-overhead"
+        precision="fp32",        # "fp32", "tf32" or "bf16" networks
+        compile=False,           # compile the steps, or a mode of torch.compile, as "reduce-overhead" on a GPU
         recompute: bool = False, # keep few activations and compute the others again: less memory, a third more work
         accumulate: int = 1,     # an optimizer step takes so many times `batch_size` images, in so many pieces
         out=None,                # folder for the best model, the last checkpoint and the history
@@ -472,8 +477,10 @@ def fit(model: VAE,              # trained in place
         ) -> History:            # one row per epoch
     "Maximise an objective over the images; report, validate and stop on the true ELBO."
     with ExitStack() as ways:
+        ways.callback(model.to, next((p.device for p in model.parameters()), "cpu"))  # back to where it was
         if not processes().is_main_process: ways.enter_context(warnings.catch_warnings(action="ignore"))
-        score, mode = None if beta_nll is None else beta_score(beta_nll, model.decoder.head), compile_mode(compile)
+        score = None if beta_nll is None else beta_score(beta_nll, model.decoder.head)
+        mode, record = compile_mode(compile)
         data = main_first(lambda: as_data(data, seed=seed))
         kl_weight, anneal, remembered = kl_schedule(kl_weight)
         step = TrainingStep(model, make_objective(objective, kl_weight, beta_nll, len(data.train)), score, k)
@@ -488,7 +495,11 @@ def fit(model: VAE,              # trained in place
         keep_freed_memory()
         if recompute:
             for part in (model.encoder, model.decoder): ways.enter_context(forward_by(part.network, recomputed))
-        if mode: ways.enter_context(compiled_step(step, batch_size, mode))
+        ways.enter_context(products_in(precision))
+        if compile: ways.enter_context(compiled_step(step, batch_size, mode))
+        if record and run.device.type == "cuda" and accumulate == run.place["world"] == 1:
+            run.gradient = recorded(run.gradient, list(model.parameters()), batch_size)
+            ways.callback(vars(run).pop, "gradient")
         try: _loop(run, tracker, progress)
         finally:
             for t in run.accelerator.trackers: t.finish()
