@@ -139,7 +139,13 @@ def record(gradient,         # `gradient(x, **numbers)` leaves gradients in the 
     "Record what the GPU does in a call."
     x, now, graph = x.clone(), dict(numbers), torch.cuda.CUDAGraph()
     tensors = {name: torch.tensor(float(n), device=x.device) for name, n in numbers.items()}
-    with torch.cuda.graph(graph): found = gradient(x, **tensors)
+    noise = torch.cuda.default_generators[x.device.index]
+    before = noise.get_state()
+    try:
+        with torch.cuda.graph(graph): found = gradient(x, **tensors)
+    except Exception:  # then the generator would believe for ever that it is being recorded
+        noise.graphsafe_set_state(torch.Generator(x.device).set_state(before).graphsafe_get_state())
+        raise
     gradients = [p.grad for p in parameters]
     def play(images, **numbers):
         x.copy_(images)

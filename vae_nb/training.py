@@ -295,7 +295,7 @@ class Run:
         "Add the gradient of a piece of a batch to the parameters; the objective's sum, and sums for the report."
         value, sums = self.step(x, pixels=look, **weights)
         self.accelerator.backward(-value / images)
-        return value, sums
+        return value.detach(), sums  # nothing must hold on to the graph while a step is recorded
 
     def check(self, value, piece, step):
         "Stop where a loss is not finite, or Ctrl-C was pressed: at one device, so at all."
