@@ -21,6 +21,7 @@ import torch
 import vae_nb as v
 from made_with import made_with
 from vae_nb.importance import BELIEVABLE, average
+from vae_nb.training import processes
 
 HERE = Path(__file__).parent
 CHOICES = { # name: (changes of the model, changes of fit)
@@ -54,10 +55,11 @@ def train(data, model_options, fit_options):
 def reach(args):
     recipe = v.recipe("burda")
     recipe["fit"] |= {} if args.epochs is None else dict(epochs=args.epochs)
-    recipe["fit"]["seed"] = args.seed
+    recipe["fit"] |= dict(seed=args.seed) | (dict(compile=args.compile) if args.compile else {})
     data = v.load_data(**recipe["data"], root=args.data)
     model, history, seconds, processor = train(data, recipe["model"], recipe["fit"])
     print(f"{len(history)} epochs in {seconds:.0f} s; train ELBO {history[-1]['train_elbo']:.2f}", flush=True)
+    model.to(processes().device)
     start, found = time.perf_counter(), v.log_likelihood(model, data.test, k=args.k, details=True)
     poor = (found["effective_sample_size"] < BELIEVABLE).sum().item()
     elbo = {name: round(value, 3) for name, value in v.evaluate(model, data, k=5).items()}
@@ -89,6 +91,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default=None, help="folder of MNIST")
     parser.add_argument("--epochs", type=int, help="instead of the recipe's")
+    parser.add_argument("--compile", help="a mode of fit's compile; on a GPU, reduce-overhead")
     parser.add_argument("--k", type=int, default=5000, help="samples of z for each test image")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--choose", action="store_true", help="compare choices instead")

@@ -1,12 +1,15 @@
 """What a compiler makes of a training step is the same step: loss, numbers and gradients, whatever it is made of."""
 import shutil
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch._dynamo import lookup_backend
 from torch.distributions import Normal
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from vae_nb import create_vae, fit
 from vae_nb.acceleration import PRECISIONS, compiled_step, forward_by, recomputed
@@ -125,3 +128,75 @@ def test_one_program_though_no_kl_was_ever_asked_for(no_code):
     with compiled_step(step, 6):
         for _ in range(2): step(torch.rand(6, *SHAPE).round())
     assert len(no_code) == 1
+
+
+class Tape(TorchDispatchMode):
+    "What a CUDA graph is on a GPU: operations that were seen once, and are done again in the same places."
+    def __init__(self): super().__init__(); self.done = []
+
+    def __torch_dispatch__(self, operation, types, arguments=(), keywords=None):
+        out = operation(*arguments, **keywords or {})
+        self.done.append((operation, arguments, keywords or {}, out))
+        return out
+
+    def replay(self):
+        with torch._C._AutoDispatchBelowAutograd():
+            for operation, arguments, keywords, out in self.done:
+                again = operation(*arguments, **keywords)
+                for old, new in zip(*map(tree_leaves, (out, again))):
+                    if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr(): old.copy_(new)
+
+
+@pytest.fixture
+def a_recorder(monkeypatch):
+    "The CPU as a GPU that records and plays steps, which no compiler sees here; a list of the tapes."
+    tapes, noise = [], torch.default_generator
+    def tape(): tapes.append(Tape()); return tapes[-1]
+    generator = SimpleNamespace(get_state=noise.get_state, graphsafe_set_state=noise.set_state)
+    monkeypatch.setattr("vae_nb.training.can_record", lambda device: True)
+    monkeypatch.setattr("vae_nb.training.compiled_step", lambda *_: nullcontext())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", tape)
+    monkeypatch.setattr(torch.cuda, "default_generators", {None: generator})
+    @contextmanager
+    def graph(tape):  # on a GPU, nothing is done while it is recorded
+        before = noise.get_state()
+        with tape: yield
+        noise.set_state(before)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    return tapes
+
+
+@pytest.mark.parametrize("options", [{}, dict(kl_weight="linear"), dict(accumulate=2), dict(k=2, objective="iwae"),
+                                     dict(grad_clip=50.0), dict(objective="iwae_dreg"), dict(optimizer="muon")], ids=str)
+def test_same_training_recorded(options, a_recorder, recwarn):
+    "From the fourth whole batch on, but for those that report on pixels and the smaller last ones."
+    torch.compiler.reset()
+    images, histories = (torch.rand(58, *SHAPE, generator=torch.Generator().manual_seed(3)) > 0.5).to(torch.uint8) * 255, []
+    data = Data(train=images[:50], valid=images[50:], test=images[:0])
+    for compile in (False, "reduce-overhead"):
+        step, _ = make({})
+        histories.append(fit(step.model, data, epochs=3, batch_size=8, compile=compile, progress=False, **options))
+    for one, other in zip(*histories): assert other == pytest.approx(one, rel=1e-4)
+    assert len(a_recorder) == ("accumulate" not in options)
+    assert not [w for w in recwarn if "recorded" in str(w.message)]
+
+
+def test_what_cannot_be_recorded(a_recorder, monkeypatch):
+    "A warning, and the same training."
+    torch.compiler.reset()
+    images, histories = (torch.rand(40, *SHAPE) > 0.5).to(torch.uint8) * 255, []
+    data, stubborn = Data(train=images, valid=images[:0], test=images[:0]), []
+    class Stubborn(Tape):
+        def __torch_dispatch__(self, *call): raise RuntimeError("operation not permitted when stream is capturing")
+    def tape(): stubborn.append(1); return Stubborn()
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", tape)
+    copied = lambda device: SimpleNamespace(set_state=lambda state: SimpleNamespace(graphsafe_get_state=lambda: state))
+    monkeypatch.setattr(torch, "Generator", copied)
+    for compile in (False, "reduce-overhead"):
+        step, _ = make({})
+        options = dict(epochs=3, batch_size=8, compile=compile, progress=False)
+        if not compile: histories.append(fit(step.model, data, **options)); continue
+        with pytest.warns(UserWarning, match="can't be recorded for .*not permitted"):
+            histories.append(fit(step.model, data, **options))
+    for one, other in zip(*histories): assert other == pytest.approx(one, rel=1e-4)
+    assert len(stubborn) == 1

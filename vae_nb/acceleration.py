@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'MODES', 'WARM', 'has_bfloat16', 'has_tf32', 'network_dtype', 'products_in', 'forward_by',
-           'compile_mode', 'compiled', 'compiled_step', 'record', 'recorded', 'recomputed']
+           'compile_mode', 'compiled', 'compiled_step', 'can_record', 'record', 'recorded', 'recomputed']
 
 # %% ../nbs/10c_acceleration.ipynb #088e7dfc
 import warnings
@@ -51,10 +51,13 @@ def products_in(precision: str # a key of `PRECISIONS`
                 ):
     "Let matrix units take float32 for a while, if the precision is TF32."
     if precision != "tf32": yield; return
-    before = torch.get_float32_matmul_precision()
+    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
     try: yield
-    finally: torch.set_float32_matmul_precision(before)
+    finally:
+        torch.set_float32_matmul_precision(products)
+        torch.backends.cudnn.allow_tf32 = convolutions
 
 # %% ../nbs/10c_acceleration.ipynb #21cd0346
 @contextmanager
@@ -131,24 +134,25 @@ def compiled_step(step: nn.Module,       # `step(x, pixels=False, **weights)`, w
 WARM = 3 # steps before one is recorded: compilers and libraries choose their ways in the first ones
 
 
+def can_record(device: torch.device) -> bool: return device.type == "cuda"
+
+
 def record(gradient,         # `gradient(x, **numbers)` leaves gradients in the parameters, and gives tensors
            parameters: list, # that have no gradient yet
            x: torch.Tensor,  # images on a GPU
            numbers: dict,    # what else changes from step to step
-           ):                # function of other images and numbers that does the same
+           ):                # `play(x, numbers)` does the same with others
     "Record what the GPU does in a call."
-    x, now, graph = x.clone(), dict(numbers), torch.cuda.CUDAGraph()
-    tensors = {name: torch.tensor(float(n), device=x.device) for name, n in numbers.items()}
-    noise = torch.cuda.default_generators[x.device.index]
-    before = noise.get_state()
+    x, now, graph, noise = x.clone(), dict(numbers), torch.cuda.CUDAGraph(), torch.cuda.default_generators[x.device.index]
+    tensors, before = {name: torch.tensor(float(n), device=x.device) for name, n in numbers.items()}, noise.get_state()
     try:
         with torch.cuda.graph(graph): found = gradient(x, **tensors)
     except Exception:  # then the generator would believe for ever that it is being recorded
         noise.graphsafe_set_state(torch.Generator(x.device).set_state(before).graphsafe_get_state())
         raise
     gradients = [p.grad for p in parameters]
-    def play(images, **numbers):
-        x.copy_(images)
+    def play(others, numbers):
+        x.copy_(others)
         for name, n in numbers.items():
             if n != now[name]: tensors[name].fill_(n)
         now.update(numbers)
@@ -163,7 +167,7 @@ def recorded(gradient,         # `gradient(x, look=False, **numbers)`, see `reco
              rows: int,        # in a whole batch
              ):                # function like `gradient`
     "From the first few whole batches on, play a recording; but never when asked to `look`."
-    play, seen = gradient, 0
+    play, seen = None, 0
     def either(x, look=False, **numbers):
         nonlocal play, seen
         if look or len(x) != rows: return gradient(x, look, **numbers)
@@ -174,7 +178,7 @@ def recorded(gradient,         # `gradient(x, look=False, **numbers)`, see `reco
                 warnings.warn(f"compile: this step can't be recorded for ({type(e).__name__}: "
                               f"{' '.join(str(e).split())[:200]}); training goes on without")
                 for p in parameters: p.grad = None
-        return play(x, **numbers)
+        return gradient(x, **numbers) if play is None else play(x, numbers)
     return either
 
 # %% ../nbs/10c_acceleration.ipynb #382e29a7

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .acceleration import (PRECISIONS, compile_mode, compiled_step, forward_by, network_dtype, products_in,
+from .acceleration import (PRECISIONS, can_record, compile_mode, compiled_step, forward_by, network_dtype, products_in,
                                  recomputed, recorded)
 from .beta_nll import beta_score, check_beta
 from .core import check_count, check_positive, choose, keep_freed_memory, kl_per_dimension
@@ -291,10 +291,10 @@ class Run:
 
     def sum(self, x): return self.accelerator.reduce(x.to(self.device))  # over all devices
 
-    def gradient(self, x, look=False, images=1, **weights): # how many images a step takes
-        "Add the gradient of a piece of a batch to the parameters; the objective's sum, and sums for the report."
+    def gradient(self, x, look=False, images=None, **weights): # images in the step, if this is only a piece of it
+        "Add the gradient of the mean loss to the parameters; the objective's sum, and sums for the report."
         value, sums = self.step(x, pixels=look, **weights)
-        self.accelerator.backward(-value / images)
+        value.backward(torch.full_like(value, -1 / (images or len(x))))
         return value.detach(), sums  # nothing must hold on to the graph while a step is recorded
 
     def check(self, value, piece, step):
@@ -352,9 +352,10 @@ def train_epoch(run: Run,
         for group in run.optimizer.param_groups: group["lr"] = lr
         look = j % 20 == 0
         pieces = x.tensor_split(min(s["accumulate"], len(x)))
+        share = {"images": len(x)} if len(pieces) > 1 else {}
         for p, piece in enumerate(pieces, 1): # devices exchange gradients once, after the last piece
             with nullcontext() if p == len(pieces) else run.accelerator.no_sync(run.step):
-                value, numbers_of_step = run.gradient(piece, look, images=len(x), **weights)
+                value, numbers_of_step = run.gradient(piece, look, **share, **weights)
             if look or run.device.type == "cpu": run.check(value, piece, i + 1)
             sums.add(numbers_of_step, len(piece))
         if s["grad_clip"]: run.accelerator.clip_grad_norm_(run.model.parameters(), s["grad_clip"])
@@ -497,7 +498,7 @@ def fit(model: VAE,              # trained in place
             for part in (model.encoder, model.decoder): ways.enter_context(forward_by(part.network, recomputed))
         ways.enter_context(products_in(precision))
         if compile: ways.enter_context(compiled_step(step, batch_size, mode))
-        if record and run.device.type == "cuda" and accumulate == run.place["world"] == 1:
+        if record and can_record(run.device) and accumulate == run.place["world"] == 1:
             run.gradient = recorded(run.gradient, list(model.parameters()), batch_size)
             ways.callback(vars(run).pop, "gradient")
         try: _loop(run, tracker, progress)
