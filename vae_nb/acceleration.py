@@ -146,7 +146,7 @@ def record(gradient,         # `gradient(x, **numbers)` leaves gradients in the 
     x, now, graph, noise = x.clone(), dict(numbers), torch.cuda.CUDAGraph(), torch.cuda.default_generators[x.device.index]
     tensors, before = {name: torch.tensor(float(n), device=x.device) for name, n in numbers.items()}, noise.get_state()
     try:
-        with torch.cuda.graph(graph): found = gradient(x, **tensors)
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"): found = gradient(x, **tensors)
     except Exception:  # then the generator would believe for ever that it is being recorded
         noise.graphsafe_set_state(torch.Generator(x.device).set_state(before).graphsafe_get_state())
         raise

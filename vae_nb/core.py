@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['choose', 'error_of', 'check_count', 'check_image_shape', 'check_batch', 'check_finite', 'to_unit', 'full_precision',
-           'softplus', 'positive', 'check_positive', 'keep_freed_memory', 'versions', 'Head', 'check_head', 'probe',
-           'Conditional', 'check_network', 'pixel_log_prob', 'once', 'Terms', 'kl_per_dimension']
+           'softplus', 'positive', 'check_positive', 'keep_freed_memory', 'seed_generators', 'versions', 'Head',
+           'check_head', 'probe', 'Conditional', 'check_network', 'pixel_log_prob', 'once', 'Terms', 'kl_per_dimension']
 
 # %% ../nbs/00_core.ipynb #1aea03dc
 import difflib
@@ -143,6 +143,16 @@ def check_positive(argument: str, # name of the argument, for the message
 def keep_freed_memory():
     "Let the C library's allocator keep up to 64 MB of freed memory; elsewhere than on Linux, nothing happens."
     torch.empty(2 ** 25 - 2 ** 16, dtype=torch.uint8)
+
+# %% ../nbs/00_core.ipynb #4d01b644
+def seed_generators(seed: int,           # 0 or more
+                    device: torch.device, # beside the CPU
+                    ):
+    "As `torch.manual_seed`, for the CPU and one device only."
+    if device.type not in ("cpu", "cuda"): torch.manual_seed(seed); return
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device): torch.cuda.manual_seed(seed)
 
 # %% ../nbs/00_core.ipynb #6674c51d
 def versions() -> dict: # name to version

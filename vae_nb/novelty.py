@@ -14,7 +14,7 @@ import zlib
 
 import torch
 
-from .core import Terms, check_count, check_finite, check_positive, choose, full_precision
+from .core import Terms, check_count, check_finite, check_positive, choose, full_precision, seed_generators
 from .importance import log_likelihood
 from .objectives import elbo, numbers
 from .vae import VAE, asking, images_for
@@ -149,13 +149,13 @@ def likelihood_regret(model: VAE,        # trained
     "What a posterior fitted to each image gains in ELBO over the encoder's (Xiao et al. 2020)."
     check_count("steps", steps); check_count("k", k); check_positive("lr", lr)
     x, gains = check_finite(images_for(model, x)), []
-    with asking(model, seed):
+    with asking(model, seed) as device:
         for images in x.split(256):
             before = full_precision(model.encoder.network(images))
             after = _fit_posterior(model, images, before, steps, lr)
             values = []
             for raw in (after, before):
-                torch.manual_seed(seed + 1)  # the same noise for both, and none that was fitted to
+                seed_generators(seed + 1, device)  # the same noise for both, and none that was fitted to
                 values.append(_elbo(model, images, raw, k))
             gains.append(values[0] - values[1])
     return torch.cat(gains).clamp(min=0)

@@ -27,7 +27,8 @@ from torch import nn
 from .acceleration import (PRECISIONS, can_record, compile_mode, compiled_step, forward_by, network_dtype, products_in,
                                  recomputed, recorded)
 from .beta_nll import beta_score, check_beta
-from .core import check_count, check_positive, choose, keep_freed_memory, kl_per_dimension
+from .core import (check_count, check_positive, choose, keep_freed_memory, kl_per_dimension,
+                         seed_generators)
 from .data import as_data
 from .gradients import elbo_stl, iwae_dreg, iwae_stl
 from .objectives import bound, elbo, iwae, numbers
@@ -342,7 +343,7 @@ def train_epoch(run: Run,
     batch_size = s["batch_size"] * s["accumulate"]
     steps = data.steps("train", batch_size, **run.place)
     sequence = np.random.SeedSequence([s["seed"], run.epoch, run.place["rank"]])
-    torch.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> 1))
+    seed_generators(int(sequence.generate_state(1, np.uint64)[0] >> 1), run.device)
     run.model.train()
     batches = data.batches("train", batch_size, run.epoch, s["seed"], run.device, **run.place)
     for j, x in enumerate(batches):

@@ -23,7 +23,7 @@ from torch.distributions import Distribution
 
 from . import __version__
 from .core import (Conditional, Head, Terms, check_batch, check_count, check_image_shape, choose,
-                         full_precision, to_unit)
+                         full_precision, seed_generators, to_unit)
 from .decoders import CNNDecoder, MLPDecoder
 from .discretised import DiscretisedLogistic
 from .encoders import CNNEncoder, MLPEncoder
@@ -189,7 +189,7 @@ def asking(model: VAE,    # any
     device, training = next(model.parameters()).device, model.training
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
+            seed_generators(seed, device)
             model.eval()
             yield device
     finally: model.train(training)
