@@ -1,12 +1,13 @@
 """Images per second in training on a GPU: networks, image sizes, precisions, compiled or not; beside them other loops.
 
-For each setting `vae_nb.fit` runs some epochs of 20 steps on random images; the median epoch counts, after two that warm
-up. Floating-point operations are counted by PyTorch, those of matrix products and convolutions alone, and held against
-the rate of one large matrix product in the same precision, measured in the same run. Beside it stands how much of the
+For each setting `vae_nb.fit` runs some epochs of 20 steps on random images; the median epoch counts, after two that
+warm up. Floating-point operations are counted by PyTorch, those of matrix products and convolutions alone, and held
+against the rate of one large matrix product in the same precision, measured in the same run. Beside it stands how much of the
 time the GPU computes at all, as PyTorch's profiler sees it. Result: benchmarks/gpu.json.
 
-    gpu.py            everything
-    gpu.py --warm 12  first fill the compiler's caches, twelve programs at a time
+    gpu.py                          everything
+    gpu.py --warm 12                first fill the compiler's caches, twelve programs at a time
+    gpu.py --table benchmarks/gpu.json   what was measured, as tables for the README
 """
 import argparse
 import gc
@@ -29,12 +30,13 @@ from vae_nb.training import TrainingStep
 STEPS, EPOCHS = 20, 7
 NETWORKS = {"MLP": dict(encoder="mlp", decoder="mlp", hidden=(400,), latent_dim=20), "CNN": dict(latent_dim=32)}
 IMAGES = {(1, 28, 28): "bernoulli", (3, 64, 64): "gaussian", (3, 128, 128): "gaussian"}
-CASES = [(network, shape, batch) for network, batches in (("MLP", (512, 4096, 1024, 1024)), ("CNN", (128, 1024, 512, 256)))
+BATCHES = {"MLP": (512, 4096, 1024, 1024), "CNN": (128, 1024, 512, 256)}
+CASES = [(network, shape, batch) for network, batches in BATCHES.items()
          for shape, batch in zip([(1, 28, 28), *IMAGES], batches)]
 PRECISIONS = ("fp32", "tf32", "bf16")
 WAYS = {"as it is": False, "compiled": True, "recorded": "reduce-overhead"}
 SETTINGS = [(*case, precision, way) for case in CASES for precision in PRECISIONS for way in WAYS
-            if way != "compiled" or case[2] == {"MLP": 512, "CNN": 128}[case[0]]]
+            if way != "compiled" or case[2] == BATCHES[case[0]][0]]
 
 
 class Timed(v.Data):
@@ -77,7 +79,8 @@ def peak(precision, n=8192):
     "Operations a second of one large matrix product."
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    a, b = (torch.randn(n, n, device="cuda", dtype=torch.bfloat16 if precision == "bf16" else torch.float32) for _ in "ab")
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b = (torch.randn(n, n, device="cuda", dtype=dtype) for _ in "ab")
     times = []
     for _ in range(13):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in "se")
@@ -133,13 +136,38 @@ def race(case, rounds=4):
     return {name: round(statistics.median(speeds[1:])) for name, speeds in found.items()}
 
 
+def table(result):
+    "Markdown: a row for each network, batch and precision; and the other loops."
+    heads = ("", *WAYS, "recorded / as it is", "busy as it is", "busy recorded", "of peak recorded",
+             "MiB recorded")
+    lines = [" | ".join(["| images/s", *heads[1:]]) + " |", "|---|" + "---:|" * (len(heads) - 1)]
+    rows = {}
+    for row in result["rows"]:
+        key = row["network"], "×".join(map(str, row["shape"])), row["batch"], row["precision"]
+        rows.setdefault(key, {})[row["way"]] = row
+    for key, found in rows.items():
+        speeds = [f"{found[way]['images_per_second']:,}" if way in found else "" for way in WAYS]
+        plain, last = (found.get(way) for way in ("as it is", "recorded"))
+        rest = [""] * 5 if None in (plain, last) else [
+            f"{last['images_per_second'] / plain['images_per_second']:.1f}",
+            f"{plain['busy']:.0%}", f"{last['busy']:.0%}", f"{last['of_peak']:.1%}", f"{last['memory_mib']:,}"]
+        lines.append(" | ".join([f"| {key[0]}, {key[1]}, batch {key[2]}, {key[3]}", *speeds, *rest]) + " |")
+    loops = list(next(iter(result["others"].values())))
+    lines += ["", "| other loops, images/s | " + " | ".join(loops) + " |", "|---|" + "---:|" * len(loops)]
+    for case, found in result["others"].items():
+        lines.append(" | ".join([f"| {case}", *(f"{speed:,}" for speed in found.values())]) + " |")
+    return "\n".join(lines)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--warm", type=int, default=0, help="programs at a time that fill the compiler's caches first")
     parser.add_argument("--only", default="", help="networks, shapes or ways: parts of a row's name")
     parser.add_argument("--no-race", action="store_true")
     parser.add_argument("--out", help="JSON file for the numbers")
+    parser.add_argument("--table", help="JSON file to print as tables")
     args = parser.parse_args()
+    if args.table: return print(table(json.loads(Path(args.table).read_text())))
     warnings.simplefilter("ignore")
     name = lambda s: f"{s[0]}, {'×'.join(map(str, s[1]))}, batch {s[2]}, {s[3]}, {s[4]}"
     settings = [s for s in SETTINGS if all(word in name(s) for word in args.only.split(";"))]
@@ -165,7 +193,8 @@ def main():
             continue
         rate = found["images_per_second"] * counted[setting[:2]]
         row = dict(zip(("network", "shape", "batch", "precision", "way"), setting), **found,
-                   mflop_an_image=round(counted[setting[:2]] / 1e6, 2), of_peak=round(rate / result["peaks"][setting[3]], 4))
+                   mflop_an_image=round(counted[setting[:2]] / 1e6, 2),
+                   of_peak=round(rate / result["peaks"][setting[3]], 4))
         result["rows"].append(row)
         print(f"{name(setting):52}{row['images_per_second']:12,} images/s  busy {row['busy']:4.0%}  "
               f"{row['of_peak']:6.1%} of peak  {row['memory_mib']:6,} MiB", flush=True)

@@ -148,6 +148,14 @@ def test_every_value_reaches_its_function(cli, monkeypatch):
         assert given - {"prior"} == set(expected[function.__name__])
 
 
+def test_a_switch_that_may_have_a_value(cli, monkeypatch):
+    "--compile, alone or with a mode."
+    got = []
+    monkeypatch.setattr("vae_nb.cli.train_model", lambda model, data, out, options, name: got.append(options) or [])
+    for words in ("", "--compile", "--compile reduce-overhead --k 2"): cli(f"train {TINY} --limit 100 {words}")
+    assert [options.get("compile") for options in got] == [None, True, "reduce-overhead"]
+
+
 def test_single_values_of_rows(cli):
     code, out, _ = cli("data mnist-10k --resize 14 --limit 5")
     assert code == 0 and "(1, 14, 14)" in out and out.count(" 5") == 3

@@ -156,7 +156,7 @@ def test_a_recording_is_played(monkeypatch):
     monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: (plays.append(1), replay(graph)))
     found, expected = trained(compile="reduce-overhead", epochs=4), trained(epochs=4)
     same(found[1], expected[1])
-    assert len(plays) == 4 * 5 - 3  # of 7 steps, one reports on pixels and one is small; the first three are as they are
+    assert len(plays) == 4 * 5 - 3  # of 7 steps, one reports on pixels and one is small; the first three go as they are
 
 
 def test_what_cannot_be_recorded():
@@ -283,8 +283,8 @@ ASKED = { # name: (a kind of model, what to ask it for some images)
 
 def data_for(name):
     data = images(labels={"test": torch.arange(10)})
-    if name == "mlp": data = Data(*((data[s] > 127).byte() * 255 for s in ("train", "valid", "test")), labels=data.labels)
-    return data
+    if name != "mlp": return data
+    return Data(*((data[split] > 127).byte() * 255 for split in ("train", "valid", "test")), labels=data.labels)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -301,8 +301,9 @@ def test_asked_on_a_gpu_with_images_on_the_cpu(name, pairs):
 def test_drawn_and_written(kind, pairs, tmp_path):
     import matplotlib.pyplot as plt
     model, data = pairs[kind][0], data_for("mlp" if kind != "gaussian" else kind)
-    figures = [v.pipeline_figure(model, data.test[:3]), v.prior_figure(model, 3), v.traversal_figure(model, data.test[:4]),
-               v.neighbourhood_figure(model, data.test[0]), v.kl_figure(model, data),
+    figures = [v.pipeline_figure(model, data.test[:3]), v.prior_figure(model, 3),
+               v.traversal_figure(model, data.test[:4]), v.neighbourhood_figure(model, data.test[0]),
+               v.kl_figure(model, data),
                v.calibration_figure(model, data), v.embedding_figure(model, data, method="pca"),
                v.gaps_figure(v.inference_gaps(model, data.test, k=20, steps=5)), v.hidden_figure(model, data.test[:2])]
     for figure in figures: plt.close(figure)
@@ -315,8 +316,8 @@ def test_drawn_and_written(kind, pairs, tmp_path):
 def test_command_line(tmp_path, monkeypatch, capsys):
     from vae_nb.cli import main
     monkeypatch.chdir(tmp_path)
-    for line in ("train --data mnist-10k --limit 300 --epochs 2 --batch-size 50 --hidden 32 --encoder mlp --decoder mlp "
-                 "--no-progress --out run", "evaluate run --images 20",
+    for line in ("train --data mnist-10k --limit 300 --epochs 2 --batch-size 50 --hidden 32 --encoder mlp "
+                 "--decoder mlp --no-progress --out run", "evaluate run --images 20",
                  "figures run", "sample run"):
         try: main(line.split())
         except SystemExit as e: assert not e.code, (line, capsys.readouterr())

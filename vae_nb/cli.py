@@ -77,6 +77,7 @@ COMMENTS = dict(
     source="name of a data set (vae_nb data lists them), or a folder of images",
     test="for the test: a count, a fraction, or a folder; none: the source's own images, or else 0.1",
     hidden="widths of an MLP encoder; the decoder mirrors them; none at all is a linear map",
+    compile="compile the steps; on a GPU, --compile reduce-overhead records them too (default: no)",
     sigma_floor="smallest σ of a pixel (default: that of rounding to 8 bits, 0.0011)",
     resume="go on with the run in the folder, with the options that it was started with",
     seed="of the split, the first weights, data order and noise",
@@ -104,7 +105,8 @@ def add_option(group,        # argparse parser, or a group of it
     if p.positional:
         return group.add_argument(p.name, metavar=p.name.upper(), **options,
                                   nargs="+" if p.name in ROWS else None if p.default is None else "?")
-    if p.default == "False": options |= dict(action="store_true")
+    if p.default == "False" and p.kind == "bool": options |= dict(action="store_true")
+    elif p.default == "False": options |= dict(nargs="?", const=True, metavar="MODE")  # a switch, or more than that
     elif p.default == "True": options |= dict(action=argparse.BooleanOptionalAction)
     else: options |= dict(type=str if p.name in TEXTS else value, nargs="*" if p.name in ROWS else None,
                           metavar="N" if p.kind == "int" or p.name in ROWS else "X")

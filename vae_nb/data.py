@@ -337,7 +337,8 @@ def on(self: Data,
     "The same data; on a GPU, training and validation images in memory are moved there once, if they leave enough room."
     device, there = torch.device(device), copy.copy(self)
     if device.type != "cuda": return self
-    splits = [s for s in ("train", "valid") if isinstance(self[s], torch.Tensor) and (s, self.binarize) != ("train", "dynamic")]
+    fixed = ("valid",) if self.binarize == "dynamic" else ("train", "valid")  # coins are tossed on the CPU
+    splits = [s for s in fixed if isinstance(self[s], torch.Tensor)]
     if sum(self[s].nbytes for s in splits) > most * torch.cuda.mem_get_info(device)[0]: return self
     for s in splits: setattr(there, s, self[s].to(device))
     return there

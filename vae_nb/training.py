@@ -379,8 +379,9 @@ def after_epoch(run: Run,
     if not all(p.isfinite().all() for p in model.parameters()):
         run.stop(diagnose(model, run.data.train[:2]), row["step"])
     if len(run.data.valid):
-        valid = measure(model, run.data.batches("valid", s["batch_size"], device=run.device, **run.place),
-                        reduce=run.sum, seed=s["seed"] + run.place["rank"])  # other noise for the images of another device
+        batches = run.data.batches("valid", s["batch_size"], device=run.device, **run.place)
+        seed = s["seed"] + run.place["rank"]  # other noise for the images of another device
+        valid = measure(model, batches, seed=seed, reduce=run.sum)
         row |= {f"valid_{name}": value for name, value in valid.items()}
         if not math.isfinite(valid["elbo"]): run.stop("the ELBO of the validation images", row["step"])
     run.epoch += 1
