@@ -17,7 +17,7 @@ from vae_nb.data import Data, bundled_digits
 from vae_nb.posteriors import FullCovariance, MeanField
 
 GPU = torch.device("cuda", 0)
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+if __name__ != "__main__" and not torch.cuda.is_available(): pytest.skip("no GPU", allow_module_level=True)
 
 
 def images(train=320, valid=37, **options):

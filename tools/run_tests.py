@@ -108,8 +108,10 @@ def run_pytest(copy, limit, marks):
     for case in ElementTree.parse(report).iter("testcase") if report.exists() else []:
         tags = {element.tag for element in case}
         what = "failed" if tags & {"failure", "error"} else "skipped" if "skipped" in tags else "passed"
-        details = "\n".join(e.get("message", "") if what == "skipped" else e.text or "" for e in case)
-        rows.append((f"{case.get('classname')}::{case.get('name')}", what, details.replace(str(copy), ".").strip()))
+        brief = what == "skipped" and case.get("classname")  # of a file that is skipped as a whole, the reason is in the text
+        details = "\n".join(e.get("message", "") if brief else e.text or "" for e in case)
+        name = "::".join(filter(None, (case.get("classname"), case.get("name"))))
+        rows.append((name, what, details.replace(str(copy), ".").strip()))
     if not rows or code != 0 and all(what != "failed" for _, what, _ in rows):
         rows.append(verdict("pytest", 1 if code == 0 else code, output, seconds))
     return rows
