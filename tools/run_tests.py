@@ -108,7 +108,7 @@ def run_pytest(copy, limit, marks):
     for case in ElementTree.parse(report).iter("testcase") if report.exists() else []:
         tags = {element.tag for element in case}
         what = "failed" if tags & {"failure", "error"} else "skipped" if "skipped" in tags else "passed"
-        brief = what == "skipped" and case.get("classname")  # of a file that is skipped as a whole, the reason is in the text
+        brief = what == "skipped" and case.get("classname")  # else a whole file, with the reason in the text
         details = "\n".join(e.get("message", "") if brief else e.text or "" for e in case)
         name = "::".join(filter(None, (case.get("classname"), case.get("name"))))
         rows.append((name, what, details.replace(str(copy), ".").strip()))
