@@ -2,8 +2,8 @@
 
 For each setting `vae_nb.fit` runs some epochs of 20 steps on random images; the median epoch counts, after two that
 warm up. Floating-point operations are counted by PyTorch, those of matrix products and convolutions alone, and held
-against the rate of one large matrix product in the same precision, measured in the same run. Beside it stands how much of the
-time the GPU computes at all, as PyTorch's profiler sees it. Result: benchmarks/gpu.json.
+against the rate of one large matrix product in the same precision, measured in the same run. Beside it stands how much
+of the time the GPU computes at all, as PyTorch's profiler sees it. Result: benchmarks/gpu.json.
 
     gpu.py                          everything
     gpu.py --warm 12                first fill the compiler's caches, twelve programs at a time
@@ -20,11 +20,13 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
+from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 import throughput
 import vae_nb as v
 from made_with import made_with
+from vae_nb.acceleration import PRECISIONS, products_in
 from vae_nb.training import TrainingStep
 
 STEPS, EPOCHS = 20, 7
@@ -33,7 +35,6 @@ IMAGES = {(1, 28, 28): "bernoulli", (3, 64, 64): "gaussian", (3, 128, 128): "gau
 BATCHES = {"MLP": (512, 4096, 1024, 1024), "CNN": (128, 1024, 512, 256)}
 CASES = [(network, shape, batch) for network, batches in BATCHES.items()
          for shape, batch in zip([(1, 28, 28), *IMAGES], batches)]
-PRECISIONS = ("fp32", "tf32", "bf16")
 WAYS = {"as it is": False, "compiled": True, "recorded": "reduce-overhead"}
 SETTINGS = [(*case, precision, way) for case in CASES for precision in PRECISIONS for way in WAYS
             if way != "compiled" or case[2] == BATCHES[case[0]][0]]
@@ -57,7 +58,7 @@ def new_model(network, shape):
     return v.create_vae(shape, likelihood=IMAGES[shape], **NETWORKS[network])
 
 
-def new_data(shape, images, profiled=-2):
+def new_data(shape, images, profiled): # the epoch that is profiled
     some = torch.randint(0, 256, (512, *shape), dtype=torch.uint8)
     x = some.repeat(-(-images // 512), 1, 1, 1)[:images]
     data = Timed(x, x[:0], x[:0])
@@ -77,18 +78,8 @@ def operations(network, shape):
 
 def peak(precision, n=8192):
     "Operations a second of one large matrix product."
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    a, b = (torch.randn(n, n, device="cuda", dtype=dtype) for _ in "ab")
-    times = []
-    for _ in range(13):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in "se")
-        start.record(); a @ b; end.record()
-        torch.cuda.synchronize()
-        times.append(start.elapsed_time(end) / 1000)
-    torch.set_float32_matmul_precision(before)
-    return 2 * n ** 3 / statistics.median(times[3:])
+    a, b = (torch.randn(n, n, device="cuda", dtype=PRECISIONS[precision] or torch.float32) for _ in "ab")
+    with products_in(precision): return 2 * n ** 3 / Timer("a @ b", globals=dict(a=a, b=b)).blocked_autorange().median
 
 
 def of_fit(network, shape, batch, precision, way, epochs=EPOCHS):

@@ -29,18 +29,23 @@ CLI = "--encoder mlp --decoder mlp --hidden 8 --latent-dim 2 --sigma-floor 0.05 
 SEEDS = range(6)
 
 
-class Mean(MeanField):
-    "A posterior whose samples are its mean."
-    def distribution(self, raw):
-        q = super().distribution(raw)
-        q.rsample = lambda shape=torch.Size(): q.mean.expand(*shape, *q.mean.shape)
-        return q
+def at_its_mean(head):
+    "A posterior whose samples are its mean: nothing is left to chance."
+    class Mean(head):
+        def distribution(self, raw):
+            q = super().distribution(raw)
+            q.rsample = lambda shape=torch.Size(): q.mean.expand(*shape, *q.mean.shape)
+            return q
+    return Mean
 
 
-def images(train=160, valid=37):
+Mean = at_its_mean(MeanField)
+
+
+def images(train=160, valid=37, **options):
     "Small digits, so many for training and for validation."
     x = torch.from_numpy(bundled_digits()["train_images"][:train + valid + 10, None, ::2, ::2]).contiguous()
-    return Data(*x.split([train, valid, 10]))
+    return Data(*x.split([train, valid, 10]), **options)
 
 
 def new_model(seed=0, posterior=MeanField):

@@ -12,30 +12,17 @@ import pytest
 import torch
 
 import vae_nb as v
+from test_devices import at_its_mean, weights
+from test_devices import images as small_digits
 from vae_nb.acceleration import MODES
-from vae_nb.data import Data, bundled_digits
+from vae_nb.data import Data
 from vae_nb.posteriors import FullCovariance, MeanField
 
 GPU = torch.device("cuda", 0)
 if __name__ != "__main__" and not torch.cuda.is_available(): pytest.skip("no GPU", allow_module_level=True)
 
 
-def images(train=320, valid=37, **options):
-    "Small digits, so many for training and for validation."
-    x = torch.from_numpy(bundled_digits()["train_images"][:train + valid + 10, None, ::2, ::2]).contiguous()
-    return Data(*x.split([train, valid, 10]), **options)
-
-
-def at_its_mean(head):
-    "A posterior whose samples are its mean: nothing is left to chance."
-    class Mean(head):
-        def distribution(self, raw):
-            q = super().distribution(raw)
-            q.rsample = lambda shape=torch.Size(): q.mean.expand(*shape, *q.mean.shape)
-            return q
-    return Mean
-
-
+images = partial(small_digits, 320)
 MODELS = {
     "mlp": dict(encoder="mlp", decoder="mlp", hidden=(16,), likelihood="bernoulli"),
     "cnn": dict(channels=(8, 12), likelihood="bernoulli"), "gaussian": dict(channels=(8, 12), sigma_floor=0.05),
@@ -45,18 +32,14 @@ MODELS = {
 }
 
 
-def trained(name="mlp", seed=0, posterior=lambda head: head, data=None, **options):
+def trained(name="mlp", posterior=lambda head: head, **options):
     "A model of a kind that was trained, and its history."
     model = dict(posterior=MeanField, latent_dim=3) | MODELS[name]
     torch.manual_seed(0)
     if "prior" in model: model["prior"] = model["prior"]()
     model = v.create_vae((1, 14, 14), **model | dict(posterior=posterior(model["posterior"])(3)))
     options = dict(epochs=3, batch_size=48, lr=3e-3, progress=False) | options  # 320 images: the last batch is smaller
-    history = v.fit(model, data or images(), seed=seed, **options)
-    return model, history
-
-
-def weights(model): return torch.cat([p.detach().flatten() for p in model.parameters()]).cpu()
+    return model, v.fit(model, images(), **options)
 
 
 if __name__ == "__main__":
@@ -303,8 +286,7 @@ def test_drawn_and_written(kind, pairs, tmp_path):
     model, data = pairs[kind][0], data_for("mlp" if kind != "gaussian" else kind)
     figures = [v.pipeline_figure(model, data.test[:3]), v.prior_figure(model, 3),
                v.traversal_figure(model, data.test[:4]), v.neighbourhood_figure(model, data.test[0]),
-               v.kl_figure(model, data),
-               v.calibration_figure(model, data), v.embedding_figure(model, data, method="pca"),
+               v.kl_figure(model, data), v.calibration_figure(model, data), v.embedding_figure(model, data),
                v.gaps_figure(v.inference_gaps(model, data.test, k=20, steps=5)), v.hidden_figure(model, data.test[:2])]
     for figure in figures: plt.close(figure)
     written = v.report(model, data, out=tmp_path, likelihood_k=20, images=10, gap_images=3)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'MODES', 'WARM', 'has_bfloat16', 'has_tf32', 'network_dtype', 'products_in', 'forward_by',
-           'compile_mode', 'compiled', 'compiled_step', 'can_record', 'record', 'recorded', 'recomputed']
+           'compile_mode', 'compiled', 'compiled_step', 'record', 'can_record', 'recorded', 'recomputed']
 
 # %% ../nbs/10c_acceleration.ipynb #088e7dfc
 import warnings
@@ -34,7 +34,7 @@ def has_tf32(device: torch.device # any
     "Has the machine matrix units that take float32?"
     return device.type == "cuda" and not torch.version.hip and torch.cuda.get_device_capability(device) >= (8, 0)
 
-
+# %% ../nbs/10c_acceleration.ipynb #73dd0e55
 def network_dtype(precision: str,       # a key of `PRECISIONS`
                   device: torch.device, # where the networks are
                   ):                    # dtype for autocast; None: no autocast
@@ -45,7 +45,7 @@ def network_dtype(precision: str,       # a key of `PRECISIONS`
     warnings.warn(f"precision={precision!r}: this {device.type} has no arithmetic of its own for {name}, "
                   "so the networks compute in fp32", stacklevel=3)
 
-
+# %% ../nbs/10c_acceleration.ipynb #bb0e13b7
 @contextmanager
 def products_in(precision: str # a key of `PRECISIONS`
                 ):
@@ -132,12 +132,6 @@ def compiled_step(step: nn.Module,       # `step(x, pixels=False, **weights)`, w
         yield
 
 # %% ../nbs/10c_acceleration.ipynb #d1e7e020
-WARM = 3 # steps before one is recorded: compilers and libraries choose their ways in the first ones
-
-
-def can_record(device: torch.device) -> bool: return device.type == "cuda"
-
-
 def record(gradient,         # `gradient(x, **numbers)` leaves gradients in the parameters, and gives tensors
            parameters: list, # that have no gradient yet
            x: torch.Tensor,  # images on a GPU
@@ -163,6 +157,12 @@ def record(gradient,         # `gradient(x, **numbers)` leaves gradients in the 
         for p, g in zip(parameters, gradients): p.grad = g
         return found
     return play
+
+# %% ../nbs/10c_acceleration.ipynb #d6858f86
+WARM = 3 # steps before one is recorded: compilers and libraries choose their ways in the first ones
+
+
+def can_record(device: torch.device) -> bool: return device.type == "cuda"
 
 
 def recorded(gradient,         # `gradient(x, look=False, **numbers)`, see `record`

@@ -6,7 +6,7 @@
 __all__ = ['objectives', 'schedules', 'NAMES', 'SILENT', 'make_objective', 'objective_name', 'kl_schedule', 'TrainingStep',
            'measure', 'diagnose', 'warn_of_collapse', 'processes', 'on_main', 'main_first', 'ctrl_c_waits', 'History',
            'save_checkpoint', 'load_checkpoint', 'Run', 'Sums', 'train_epoch', 'after_epoch', 'check_settings',
-           'start_run', 'fit']
+           'start_run', 'accelerated', 'fit']
 
 # %% ../nbs/11_training.ipynb #969c85be
 import inspect
@@ -453,6 +453,26 @@ def start_run(model, data, step, optimizer, settings, out, resume, patience, tra
     if resume: run.resume()
     return run
 
+# %% ../nbs/11_training.ipynb #a90971de
+@contextmanager
+def accelerated(run: Run,
+                step: TrainingStep, # that of the run, as it was before accelerate saw it
+                recompute: bool,    # see `fit`
+                mode,               # of torch.compile, or None
+                record: bool,       # if one GPU takes whole batches
+                ):
+    "For a while, run the steps in the ways of `10c_acceleration`."
+    s, model = run.settings, run.model
+    with ExitStack() as ways:
+        ways.enter_context(products_in(s["precision"]))
+        if recompute:
+            for part in (model.encoder, model.decoder): ways.enter_context(forward_by(part.network, recomputed))
+        if mode: ways.enter_context(compiled_step(step, s["batch_size"], mode))
+        if record and can_record(run.device) and s["accumulate"] == run.place["world"] == 1:
+            run.gradient = recorded(run.gradient, list(model.parameters()), s["batch_size"])
+            ways.callback(vars(run).pop, "gradient")
+        yield
+
 # %% ../nbs/11_training.ipynb #855eb817
 def fit(model: VAE,              # trained in place
         data,                    # what `load_data` gives, or anything that it takes
@@ -483,7 +503,7 @@ def fit(model: VAE,              # trained in place
         ways.callback(model.to, next((p.device for p in model.parameters()), "cpu"))  # back to where it was
         if not processes().is_main_process: ways.enter_context(warnings.catch_warnings(action="ignore"))
         score = None if beta_nll is None else beta_score(beta_nll, model.decoder.head)
-        mode, record = compile_mode(compile)
+        how = compile_mode(compile)
         data = main_first(lambda: as_data(data, seed=seed))
         kl_weight, anneal, remembered = kl_schedule(kl_weight)
         step = TrainingStep(model, make_objective(objective, kl_weight, beta_nll, len(data.train)), score, k)
@@ -496,13 +516,7 @@ def fit(model: VAE,              # trained in place
         run = start_run(model, data, step, optimizer, settings, out, resume, patience, tracker, anneal)
         if not run.epoch: STARTS[start](model, data.train)
         keep_freed_memory()
-        if recompute:
-            for part in (model.encoder, model.decoder): ways.enter_context(forward_by(part.network, recomputed))
-        ways.enter_context(products_in(precision))
-        if compile: ways.enter_context(compiled_step(step, batch_size, mode))
-        if record and can_record(run.device) and accumulate == run.place["world"] == 1:
-            run.gradient = recorded(run.gradient, list(model.parameters()), batch_size)
-            ways.callback(vars(run).pop, "gradient")
+        ways.enter_context(accelerated(run, step, recompute, *how))
         try: _loop(run, tracker, progress)
         finally:
             for t in run.accelerator.trackers: t.finish()
