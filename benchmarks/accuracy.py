@@ -14,8 +14,8 @@ import torch
 
 import vae_nb as v
 from made_with import made_with
-from vae_nb.acceleration import has_bfloat16, has_tf32
-from vae_nb.training import processes
+from vae_nb.training.acceleration import has_bfloat16, has_tf32
+from vae_nb.training.devices import processes
 
 NETWORKS = {"MLP 784-400-20": (dict(encoder="mlp", decoder="mlp", hidden=(400,), latent_dim=20),
                                dict(epochs=30, batch_size=512, lr=3e-3)),

@@ -1,7 +1,7 @@
 """The anchor of the field: dynamically binarised MNIST, one stochastic layer of 50, 784-200-200-50, tanh.
 
 Trains on the 60,000 images of MNIST (`--data`, else VAE_NB_DATA), estimates the log-likelihood of the 10,000 test
-images with k samples each, and writes all of it into nbs/experiments/log_likelihood.json, which `12a_importance` reads.
+images with k samples each, and writes all of it into nbs/experiments/log_likelihood.json, which `evaluation/01_importance` reads.
 Stopped, it goes on where it was.
 """
 import argparse
@@ -13,8 +13,8 @@ import torch
 
 import vae_nb as v
 from made_with import made_with
-from vae_nb.importance import BELIEVABLE, average
-from vae_nb.vae import replace_file
+from vae_nb.evaluation.importance import BELIEVABLE, average
+from vae_nb.models.tensor_files import replace_file
 
 RESULT = Path(__file__).parent.parent / "nbs" / "experiments" / "log_likelihood.json"
 MODEL = dict(image_shape=(1, 28, 28), latent_dim=50, encoder="mlp", decoder="mlp", hidden=(200, 200),

@@ -23,11 +23,11 @@ from torch import nn
 
 import vae_nb as v
 from made_with import made_with
-from vae_nb.decoders import Doubling
-from vae_nb.encoders import Network
-from vae_nb.importance import BELIEVABLE, average
-from vae_nb.posteriors import FullCovariance
-from vae_nb.priors import LearnedMixture
+from vae_nb.distributions.posteriors import FullCovariance
+from vae_nb.distributions.priors import LearnedMixture
+from vae_nb.evaluation.importance import BELIEVABLE, average
+from vae_nb.networks.decoders import Upsample2x
+from vae_nb.networks.encoders import Network
 
 HERE = Path(__file__).parent
 SHAPE, LATENTS, COMPONENTS, VALID = (1, 28, 28), 40, 500, 2000
@@ -65,7 +65,7 @@ def build():
             nn.Flatten(), nn.Linear(flat, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, *raw)]
     up = [nn.Linear(LATENTS, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, flat), nn.Unflatten(1, (WIDE, 7, 7)),
           Residual(WIDE), nn.SiLU(),
-          Doubling(WIDE, NARROW, (14, 14), 3), Residual(NARROW), nn.SiLU(), Doubling(NARROW, 1, (28, 28), 5)]
+          Upsample2x(WIDE, NARROW, (14, 14), 3), Residual(NARROW), nn.SiLU(), Upsample2x(NARROW, 1, (28, 28), 5)]
     encoder, decoder = (Network(*ends, layers).to(memory_format=torch.channels_last)
                         for ends, layers in (((SHAPE, raw), down), (((LATENTS,), SHAPE), up)))
     return v.create_vae(SHAPE, LATENTS, encoder, decoder, posterior, "bernoulli",
@@ -112,7 +112,7 @@ def best(args, data):
                 evaluation_seconds=round(time.perf_counter() - start))
 
 
-def choose(args, data):
+def lookup(args, data):
     "The log-likelihood of validation images for each posterior and prior, after the same training."
     options, rows = dict(STAGES["elbo"], epochs=args.epochs, batch_size=512, lr=0.012), {}
     train_only = v.Data(train=data.train, valid=data.valid[:0], test=data.test[:0], binarize="dynamic")
@@ -139,7 +139,7 @@ def main():
     parser.add_argument("--out", type=Path, help="JSON file for the result")
     args = parser.parse_args()
     data = v.load_data("mnist", root=args.data, valid=VALID, binarize="dynamic")
-    result = choose(args, data) if args.choose else best(args, data)
+    result = lookup(args, data) if args.choose else best(args, data)
     result |= made_with()
     out = args.out or HERE / ("likelihood_choices.json" if args.choose else "best_likelihood.json")
     out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

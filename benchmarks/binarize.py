@@ -6,7 +6,7 @@ import time
 import numpy as np
 import torch
 
-from vae_nb.data import below_255, draw_binary
+from vae_nb.data.images import sample_binary_images, uniform_below_255
 
 torch.manual_seed(0)
 torch.set_num_threads(1)
@@ -30,8 +30,8 @@ WAYS = {
         lambda: torch.randint(0, 255, pixels.shape, dtype=torch.uint8, generator=generator) < pixels,
     "Generator.integers(0, 255, uint8) < pixels":
         lambda: numpy_generator.integers(0, 255, array.shape, dtype=np.uint8) < array,
-    "below_255 < pixels": lambda: below_255(array.shape, numpy_generator) < array,
-    "draw_binary (the same, as a uint8 tensor)": lambda: draw_binary(pixels, numpy_generator),
+    "below_255 < pixels": lambda: uniform_below_255(array.shape, numpy_generator) < array,
+    "draw_binary (the same, as a uint8 tensor)": lambda: sample_binary_images(pixels, numpy_generator),
     "for comparison: products of a small network": products,
 }
 

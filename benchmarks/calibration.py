@@ -13,8 +13,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 import vae_nb as v
-from vae_nb.core import versions
-from vae_nb.vae import replace_file
+from vae_nb.models.tensor_files import replace_file
+from vae_nb.training.runs import versions
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "nbs" / "experiments" / "calibration.json"
@@ -40,7 +40,7 @@ def measure(model, data):
     asked = dict(evaluate=lambda: v.evaluate(model, data),
                  calibration=lambda: v.calibration(model, data, threshold=THRESHOLD),
                  predictive_check=lambda: v.predictive_check(model, data),
-                 hidden_calibration=lambda: v.hidden_calibration(model, data, threshold=THRESHOLD, **HIDDEN))
+                 inpainting_calibration=lambda: v.inpainting_calibration(model, data, threshold=THRESHOLD, **HIDDEN))
     if model.config["noise"] != "homoscedastic": asked["hard_images"] = lambda: v.hard_images(model, data)
     found, seconds = {}, {}
     for name, ask in asked.items():

@@ -30,9 +30,10 @@ from torch.utils._pytree import tree_leaves
 
 import vae_nb as v
 from made_with import made_with
-from vae_nb.core import Head, keep_freed_memory, positive
-from vae_nb.optimisers import make_optimizer
-from vae_nb.training import TrainingStep
+from vae_nb.basics.numerics import keep_freed_memory, positive
+from vae_nb.core import Head
+from vae_nb.training.fit import TrainingStep
+from vae_nb.training.optimisers import make_optimizer
 
 RESULT, RANK = Path(__file__).parents[1] / "nbs" / "experiments" / "cost_model.json", 8
 COUNTS = "calls", "parameters", "products", "convolutions", "numbers"

@@ -26,8 +26,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import throughput
 import vae_nb as v
 from made_with import made_with
-from vae_nb.acceleration import PRECISIONS, products_in
-from vae_nb.training import TrainingStep
+from vae_nb.training.acceleration import PRECISIONS, matmul_precision
+from vae_nb.training.fit import TrainingStep
 
 STEPS, EPOCHS = 20, 7
 NETWORKS = {"MLP": dict(encoder="mlp", decoder="mlp", hidden=(400,), latent_dim=20), "CNN": dict(latent_dim=32)}
@@ -79,7 +79,7 @@ def operations(network, shape):
 def peak(precision, n=8192):
     "Operations a second of one large matrix product."
     a, b = (torch.randn(n, n, device="cuda", dtype=PRECISIONS[precision] or torch.float32) for _ in "ab")
-    with products_in(precision): return 2 * n ** 3 / Timer("a @ b", globals=dict(a=a, b=b)).blocked_autorange().median
+    with matmul_precision(precision): return 2 * n ** 3 / Timer("a @ b", globals=dict(a=a, b=b)).blocked_autorange().median
 
 
 def of_fit(network, shape, batch, precision, way, epochs=EPOCHS):

@@ -5,8 +5,8 @@ import time
 
 import torch
 
-from vae_nb.acceleration import has_bfloat16
-from vae_nb.core import versions
+from vae_nb.training.acceleration import has_bfloat16
+from vae_nb.training.runs import versions
 
 
 def made_with(**more): # versions of other packages

@@ -22,8 +22,8 @@ from sklearn.preprocessing import QuantileTransformer, StandardScaler
 from torchvision.transforms.functional import gaussian_blur
 
 from vae_nb import VAE, create_vae, fit, load_data
-from vae_nb.core import versions
-from vae_nb.novelty import DensityOfStates, novelty_scores
+from vae_nb.evaluation.novelty import DensityOfStates, novelty_scores
+from vae_nb.training.runs import versions
 
 SETS = ("fashion-mnist", "mnist")
 MEMBERS = {"imagewise": 2, "bernoulli": 1}  # noise or likelihood -> models in the ensemble

@@ -64,9 +64,9 @@ def ours(case, data, options):
 
 def bare(case, data, dtype, compile):
     from vae_nb import elbo
-    from vae_nb.acceleration import compiled_step
-    from vae_nb.core import keep_freed_memory
-    from vae_nb.training import TrainingStep
+    from vae_nb.training.acceleration import compiled_step
+    from vae_nb.basics.numerics import keep_freed_memory
+    from vae_nb.training.fit import TrainingStep
     keep_freed_memory()
     model, size, ways = build(case), CASES[case]["batch_size"], ExitStack()
     step, optimizer = TrainingStep(model, elbo, None, 1, dtype), torch.optim.Adam(model.parameters(), fused=True)
@@ -100,7 +100,7 @@ def shapes(network, x):
 
 
 def products(case, data, dtype):
-    from vae_nb.core import keep_freed_memory
+    from vae_nb.basics.numerics import keep_freed_memory
     keep_freed_memory()
     model, size, work = build(case), CASES[case]["batch_size"], []
     for number, (network, x) in enumerate(((model.encoder.network, torch.zeros(size, 1, 28, 28)),
@@ -121,12 +121,12 @@ def products(case, data, dtype):
 
 def plain_networks(case):
     "The same layers as PyTorch has them."
-    from vae_nb.decoders import Doubling
+    from vae_nb.networks.decoders import Upsample2x
     model = build(case)
     networks = [deepcopy(part.network.layers).to(memory_format=torch.contiguous_format)
                 for part in (model.encoder, model.decoder)]
     for i, layer in enumerate(networks[1]):
-        if not isinstance(layer, Doubling): continue
+        if not isinstance(layer, Upsample2x): continue
         odd = [side % 2 for side in layer.size]
         plain = nn.ConvTranspose2d(layer.in_channels, layer.out_channels, layer.kernel_size, 2,
                                    [p + o for p, o in zip(layer.padding, odd)], odd)
@@ -325,7 +325,7 @@ def main():
     if args.contestant: return contestant(args.contestant, args.case, args.data)
     import torchvision
     from made_with import made_with
-    from vae_nb.acceleration import has_bfloat16
+    from vae_nb.training.acceleration import has_bfloat16
     result = dict(**made_with(torchvision=torchvision.__version__, pythae="0.1.2"), rounds=args.rounds, seed=0, cases={})
     start = time.perf_counter()
     for case in CASES:

@@ -20,8 +20,8 @@ import torch
 
 import vae_nb as v
 from made_with import made_with
-from vae_nb.importance import BELIEVABLE, average
-from vae_nb.training import processes
+from vae_nb.evaluation.importance import BELIEVABLE, average
+from vae_nb.training.devices import processes
 
 HERE = Path(__file__).parent
 CHOICES = { # name: (changes of the model, changes of fit)
@@ -69,7 +69,7 @@ def reach(args):
                 evaluation_seconds=round(time.perf_counter() - start), target=-86.76, **made_with())
 
 
-def choose(args):
+def lookup(args):
     recipe, rows = v.recipe("burda"), {}
     data = v.load_data(**{**recipe["data"], "valid": 5000}, root=args.data)
     train_only = v.Data(train=data.train, valid=data.valid[:0], test=data.test[:0], binarize="dynamic")
@@ -98,7 +98,7 @@ if __name__ == "__main__":
     parser.add_argument("--processor-seconds", type=float, default=60, help="for each choice")
     parser.add_argument("--out", help="JSON file for the result")
     args = parser.parse_args()
-    result = choose(args) if args.choose else reach(args)
+    result = lookup(args) if args.choose else reach(args)
     out = Path(args.out or HERE / ("recipe_choices.json" if args.choose else "time_to_nll.json"))
     out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(json.dumps(result.get("test"), indent=1))

@@ -18,11 +18,13 @@ from PIL import Image
 import vae_nb.data
 import vae_nb.training
 import vae_nb.vae
-from vae_nb.cli import COMMANDS, NUMBERS, RUN_FILES, main, parser_of
-from vae_nb.data import bundled_digits, load_data
-from vae_nb.evaluation import evaluate
-from vae_nb.training import History, fit
-from vae_nb.vae import VAE, create_vae
+from vae_nb.cli import COMMANDS, NUMBERS, main, parser_of
+from vae_nb.data.images import bundled_digits
+from vae_nb.data.loading import load_data
+from vae_nb.evaluation.metrics import evaluate
+from vae_nb.models.vae import VAE, create_vae
+from vae_nb.training.fit import fit
+from vae_nb.training.runs import RUN_FILES, History
 
 TINY = ("--encoder mlp --decoder mlp --hidden 16 --latent-dim 3 --sigma-floor 0.05 "
         "--batch-size 50 --epochs 2 --no-progress")
@@ -132,8 +134,8 @@ def test_every_value_reaches_its_function(cli, monkeypatch):
                         noise="homoscedastic", hidden=[32, 8], channels=[4, 4], kernel_size=5, activation="gelu",
                         mean="identity", sigma=0.2, sigma_floor=0.01),
         fit=dict(epochs=1, batch_size=4, lr=0.002, objective="iwae", k=2, beta_nll=None, kl_weight=1,
-                 schedule="constant", grad_clip=1.5, patience=3, precision="bf16", compile=True, recompute=True,
-                 accumulate=2, out=Path("out"), tracker="x", optimizer="muon", start="mean", seed=7,
+                 schedule="constant", grad_clip=1.5, patience=3, precision="bf16", compile=True, checkpoint_activations=True,
+                 accumulate=2, out=Path("out"), tracker="x", optimizer="muon", init="data_mean", seed=7,
                  progress=False, resume=True))
     code, out, err = cli(
         "train --data images --root cache --limit 9 --valid 2 --binarize dynamic --seed 7 --resize 14 12 --no-progress "
@@ -141,7 +143,7 @@ def test_every_value_reaches_its_function(cli, monkeypatch):
         "--noise homoscedastic --hidden 32 8 --channels 4 4 --kernel-size 5 --activation gelu --mean identity "
         "--sigma 0.2 --sigma-floor 0.01 --epochs 1 --batch-size 4 --lr 2e-3 --objective iwae --k 2 --beta-nll none "
         "--kl-weight 1 --schedule constant --grad-clip 1.5 --patience 3 --precision bf16 --compile --accumulate 2 "
-        "--tracker x --out out --resume --optimizer muon --start mean --recompute")
+        "--tracker x --out out --resume --optimizer muon --init data_mean --checkpoint-activations")
     assert (code, err) == (0, "") and got == expected
     for function in (load_data, create_vae, fit):  # no option was forgotten in this test
         given = {name for name, p in signature(function).parameters.items() if p.default is not p.empty}
@@ -372,7 +374,7 @@ def test_mistakes_with_a_run(cli, trained, tmp_path):
     for line, message in {
         "evaluate RUN --split tset": "--split='tset' is not known",
         "evaluate RUN --k 0": "--k=0: expected",
-        "evaluate RUN --images 0": "--images=0: expected",
+        "evaluate RUN --n-images 0": "--n-images=0: expected",
         "evaluate RUN --likelihood-k 0": "--likelihood-k=0: expected",
         "evaluate RUN --resize 14": "data has images of shape (1, 14, 14); the model expects (1, 28, 28)",
         "explore RUN --port 0": "--port=0: expected an integer of at least 1",

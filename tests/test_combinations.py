@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from vae_nb import create_vae, elbo, iwae
-from vae_nb.beta_nll import beta_nll_score
-from vae_nb.acceleration import PRECISIONS
-from vae_nb.training import TrainingStep
+from vae_nb.distributions.beta_nll import beta_nll_score
+from vae_nb.training.acceleration import PRECISIONS
+from vae_nb.training.fit import TrainingStep
 
 LIKELIHOODS = {"bernoulli": (dict(likelihood="bernoulli"), None),
                **{f"{noise}{' β' if beta else ''}": (dict(noise=noise), beta)

@@ -12,11 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from vae_nb import create_vae, fit
-from vae_nb.acceleration import PRECISIONS, compiled_step, forward_by, recomputed
-from vae_nb.beta_nll import beta_score
-from vae_nb.data import Data
-from vae_nb.priors import LearnedMixture
-from vae_nb.training import TrainingStep, make_objective
+from vae_nb.data.images import Data
+from vae_nb.distributions.beta_nll import beta_score
+from vae_nb.distributions.priors import LearnedMixture
+from vae_nb.training.acceleration import PRECISIONS, checkpointed, compiled_step, patched_forward
+from vae_nb.training.fit import TrainingStep, make_objective
 
 SHAPE = (1, 9, 8)
 WHOLE = { # options of the model and of the step, which becomes one program
@@ -30,7 +30,7 @@ WHOLE = { # options of the model and of the step, which becomes one program
     "logistic": (dict(likelihood="discretised_logistic"), {}),
     **{noise: (dict(likelihood="gaussian", noise=noise), {}) for noise in ("homoscedastic", "imagewise", "pixelwise")},
     "beta_nll": (dict(likelihood="gaussian"), dict(beta_nll=0.5)), "bf16": ({}, dict(precision="bf16")),
-    "bf16 cnn": (dict(encoder="cnn", decoder="cnn"), dict(precision="bf16")), "recomputed": ({}, dict(recompute=True)),
+    "bf16 cnn": (dict(encoder="cnn", decoder="cnn"), dict(precision="bf16")), "recomputed": ({}, dict(checkpoint_activations=True)),
 }
 PARTS = { # the same; only the networks become programs
     "iwae_dreg": ({}, dict(objective="iwae_dreg", k=3)), "dip_vae": ({}, dict(objective="dip_vae")),
@@ -38,22 +38,22 @@ PARTS = { # the same; only the networks become programs
 COMPILER = any(map(shutil.which, ("g++", "clang++", "cl")))
 
 
-def make(model, objective="elbo", k=1, beta_nll=None, precision="fp32", recompute=False):
+def make(model, objective="elbo", k=1, beta_nll=None, precision="fp32", checkpoint_activations=False):
     "A new step, and the ways in which its networks are to run."
     torch.manual_seed(0)
     options = dict(encoder="mlp", decoder="mlp", hidden=(16,), channels=(4, 8), likelihood="bernoulli") | model
     if "prior" in options: options["prior"] = options["prior"]()
     model, ways = create_vae(SHAPE, 3, **options), ExitStack()
     score = None if beta_nll is None else beta_score(beta_nll, model.decoder.head)
-    if recompute:
-        for part in (model.encoder, model.decoder): ways.enter_context(forward_by(part.network, recomputed))
-    return TrainingStep(model, make_objective(objective, images=100), score, k, PRECISIONS[precision]), ways
+    if checkpoint_activations:
+        for part in (model.encoder, model.decoder): ways.enter_context(patched_forward(part.network, checkpointed))
+    return TrainingStep(model, make_objective(objective, n_images=100), score, k, PRECISIONS[precision]), ways
 
 
 def outcome(step, x):
     "Loss, sums and gradients of the second of two batches; the first also reports on the pixels."
     torch.manual_seed(1)
-    step(x, pixels=True)
+    step(x, pixel_stats=True)
     loss, sums = step(x)
     step.zero_grad()
     loss.backward()
@@ -96,7 +96,7 @@ def test_same_step_as_a_program(name, recwarn):
 
 
 @pytest.mark.parametrize("options", [{}, dict(kl_weight="linear"), dict(accumulate=2), dict(k=2, objective="iwae"),
-                                     dict(recompute=True), dict(objective="iwae_dreg", patience=3)], ids=str)
+                                     dict(checkpoint_activations=True), dict(objective="iwae_dreg", patience=3)], ids=str)
 def test_same_training(options, no_code):
     "With a smaller last batch and a validation in each epoch; the model is left as it was."
     torch.compiler.reset()

@@ -19,7 +19,8 @@ import torch
 from PIL import Image
 from torchvision import datasets
 
-from vae_nb.data import TORCHVISION, Data, bundled_digits, check_images, data_root, load_data
+from vae_nb.data.images import Data, bundled_digits, check_images
+from vae_nb.data.loading import TORCHVISION, data_root, load_data
 
 digits = bundled_digits()
 rng = np.random.default_rng(0)
@@ -75,7 +76,7 @@ def test_bundled_digits_need_neither_network_nor_torchvision():
 import socket, sys
 def refuse(*args, **options): raise OSError("no network")
 socket.socket.connect = socket.getaddrinfo = refuse
-from vae_nb.data import load_data
+from vae_nb.data.loading import load_data
 load_data("mnist-10k", binarize="dynamic")
 assert "torchvision" not in sys.modules"""
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -17,13 +17,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from vae_nb.cli import RUN_FILES, main
-from vae_nb.data import Data, bundled_digits
-from vae_nb.objectives import elbo, iwae
-from vae_nb.posteriors import MeanField
-from vae_nb.regularisers import free_bits
-from vae_nb.training import TrainingStep, fit, measure
-from vae_nb.vae import VAE, create_vae
+from vae_nb.cli import main
+from vae_nb.data.images import Data, bundled_digits
+from vae_nb.distributions.posteriors import MeanField
+from vae_nb.models.vae import VAE, create_vae
+from vae_nb.training.fit import TrainingStep, fit, measure
+from vae_nb.training.objectives import elbo, iwae
+from vae_nb.training.regularisers import free_bits
+from vae_nb.training.runs import RUN_FILES
 
 CLI = "--encoder mlp --decoder mlp --hidden 8 --latent-dim 2 --sigma-floor 0.05 --batch-size 50 --epochs 2 --limit 300"
 SEEDS = range(6)
@@ -69,7 +70,7 @@ ALSO = dict(
     uneven=dict(data=images(171, 1)),  # a smaller last batch; only one of the two has anything to validate
     dreg=dict(objective="iwae_dreg", k=3), stl=dict(objective="elbo_stl"), tc_vae=dict(objective="tc_vae"),
     dip_vae=dict(objective="dip_vae"), info_vae=dict(objective="info_vae"),
-    free_bits=dict(objective=partial(free_bits, nats=0.5)), recompute=dict(recompute=True), bf16=dict(precision="bf16"),
+    free_bits=dict(objective=partial(free_bits, nats=0.5)), checkpoint_activations=dict(checkpoint_activations=True), bf16=dict(precision="bf16"),
     compiled=dict(compile=True, accumulate=2),
     patience=dict(objective=lambda terms: -elbo(terms), epochs=9, patience=2), without=dict(data=images(160, 0)),
 )

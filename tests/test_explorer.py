@@ -2,9 +2,9 @@
 import pytest
 import torch
 
-from vae_nb.encoders import ACTIVATIONS
-from vae_nb.explorer import export_explorer
-from vae_nb.vae import create_vae
+from vae_nb.explore.web import export_explorer
+from vae_nb.models.vae import create_vae
+from vae_nb.networks.encoders import ACTIVATIONS
 
 GREY, COLOUR = (1, 12, 10), (3, 13, 9)
 CASES = {

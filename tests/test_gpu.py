@@ -14,9 +14,9 @@ import torch
 import vae_nb as v
 from test_devices import at_its_mean, weights
 from test_devices import images as small_digits
-from vae_nb.acceleration import MODES
-from vae_nb.data import Data
-from vae_nb.posteriors import FullCovariance, MeanField
+from vae_nb.data.images import Data
+from vae_nb.distributions.posteriors import FullCovariance, MeanField
+from vae_nb.training.acceleration import MODES
 
 GPU = torch.device("cuda", 0)
 if __name__ != "__main__" and not torch.cuda.is_available(): pytest.skip("no GPU", allow_module_level=True)
@@ -112,7 +112,7 @@ def test_the_training_of_a_cpu(name, on_cpu):
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("options", [{}, dict(accumulate=2), dict(k=2, objective="iwae", kl_weight=1.0),
-                                     dict(kl_weight="linear"), dict(recompute=True), dict(grad_clip=100.0),
+                                     dict(kl_weight="linear"), dict(checkpoint_activations=True), dict(grad_clip=100.0),
                                      dict(objective="iwae_dreg", k=2), dict(optimizer="muon")], ids=str)
 def test_compiled(mode, options, recwarn):
     "The same noise, so the same training."
@@ -249,8 +249,8 @@ ASKED = { # name: (a kind of model, what to ask it for some images)
     "calibration": ("gaussian", lambda model, data: v.calibration(model, data)),
     "predictive_check": ("gaussian", lambda model, data: v.predictive_check(model, data, draws=3)),
     "hard_images": ("gaussian", lambda model, data: v.hard_images(model, data, count=3)),
-    "hidden_calibration": ("gaussian", lambda model, data: v.hidden_calibration(model, data, **few)),
-    "visible_posterior": ("gaussian", lambda model, data: v.visible_posterior(
+    "hidden_calibration": ("gaussian", lambda model, data: v.inpainting_calibration(model, data, **few)),
+    "visible_posterior": ("gaussian", lambda model, data: v.posterior_given_visible(
         model, data.test, torch.rand(model.image_shape) > 0.5, draws=4, burn_in=5)),
     "fit_prior": ("gaussian", lambda model, data: v.evaluate(v.with_prior(model, v.fit_prior(model, data)), data)),
     "fit_mixture": ("gaussian", lambda model, data: v.evaluate(
@@ -260,7 +260,7 @@ ASKED = { # name: (a kind of model, what to ask it for some images)
     "inference_gaps": ("mlp", lambda model, data: v.inference_gaps(model, data.test, k=50, steps=20)),
     "novelty_scores": ("mlp", lambda model, data: v.novelty_scores(model, data.test, k=8, steps=5)),
     "bits_per_dimension": ("logistic", lambda model, data: v.bits_per_dimension(model, data.test, k=50)),
-    "samples": ("gaussian", lambda model, data: [model.sample(5).mean, model.reconstruct(data.test).stddev]),
+    "samples": ("gaussian", lambda model, data: [model.prior_predictive(5).mean, model.reconstruct(data.test).stddev]),
 }
 
 
@@ -287,9 +287,9 @@ def test_drawn_and_written(kind, pairs, tmp_path):
     figures = [v.pipeline_figure(model, data.test[:3]), v.prior_figure(model, 3),
                v.traversal_figure(model, data.test[:4]), v.neighbourhood_figure(model, data.test[0]),
                v.kl_figure(model, data), v.calibration_figure(model, data), v.embedding_figure(model, data),
-               v.gaps_figure(v.inference_gaps(model, data.test, k=20, steps=5)), v.hidden_figure(model, data.test[:2])]
+               v.gaps_figure(v.inference_gaps(model, data.test, k=20, steps=5)), v.inpainting_figure(model, data.test[:2])]
     for figure in figures: plt.close(figure)
-    written = v.report(model, data, out=tmp_path, likelihood_k=20, images=10, gap_images=3)
+    written = v.report(model, data, out=tmp_path, likelihood_k=20, n_images=10, n_gap_images=3)
     reasons = [part["reason"] for part in written.values() if isinstance(part, dict) and "reason" in part]
     assert not any("device" in reason or "cuda" in reason.lower() for reason in reasons), reasons
     v.export_explorer(model, tmp_path / "explorer.html", data)

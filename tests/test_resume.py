@@ -12,8 +12,10 @@ import torch
 
 import vae_nb.training
 import vae_nb.vae
-from vae_nb.cli import RUN_FILES, main
-from vae_nb.vae import VAE, load_tensors
+from vae_nb.cli import main
+from vae_nb.models.tensor_files import load_tensors
+from vae_nb.models.vae import VAE
+from vae_nb.training.runs import RUN_FILES
 
 SMALL = "train --encoder mlp --decoder mlp --hidden 64 --latent-dim 4 --sigma-floor 0.05 --no-progress"
 

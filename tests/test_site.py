@@ -155,7 +155,7 @@ def test_search_finds_pixelwise(visit):
 
 def front_model(root):
     "The decoder in PyTorch, made of what digits.js holds."
-    script = (root / "nbs" / "explorer" / "digits.js").read_text()
+    script = (root / "nbs" / "live" / "digits.js").read_text()
     spec, data = (json.loads(re.search(rf"^const {name} = (.*);$", script, re.M)[1]) for name in ("SPEC", "DATA"))
     data = base64.b64decode(data)
 
@@ -171,7 +171,7 @@ def front_model(root):
             layers.append(nn.Linear(len(weight) // len(bias), len(bias)))
             layers[-1].weight.data, layers[-1].bias.data = weight.view(len(bias), -1), bias
         else: layers.append(dict(silu=nn.SiLU(), relu=nn.ReLU())[layer["kind"]])
-    from vae_nb.likelihoods import PixelwiseGaussian
+    from vae_nb.distributions.likelihoods import PixelwiseGaussian
     return nn.Sequential(*layers, nn.Unflatten(1, (2, 28, 28)), PixelwiseGaussian((1, 28, 28)))
 
 
@@ -187,8 +187,8 @@ def test_front_page_explorer_is_the_model(root, visit):
     with torch.no_grad(): p = front_model(root)(z)
     torch.testing.assert_close(mean, p.mean.flatten(1), atol=1e-4, rtol=0)
     torch.testing.assert_close(sigma, p.stddev.flatten(1), atol=1e-6, rtol=1e-3)
-    told = json.loads((root / "nbs" / "explorer" / "digits.json").read_text())["page"]  # rounding, measured when made
-    size = (root / "nbs" / "explorer" / "digits.js").stat().st_size
+    told = json.loads((root / "nbs" / "live" / "digits.json").read_text())["page"]  # rounding, measured when made
+    size = (root / "nbs" / "live" / "digits.js").stat().st_size
     assert told["bytes"] == size <= 600_000 and told["mean_error"] <= 0.02 and told["sigma_error"] <= 0.1
 
 
@@ -230,7 +230,7 @@ def test_front_page_explorer_obeys_mouse_finger_and_keys(visit):
 
 def test_front_page_without_javascript(visit):
     tab = visit("index.html", java_script_enabled=False)
-    picture = tab.locator("img[src='explorer/digits.png']")
+    picture = tab.locator("img[src='live/digits.png']")
     assert picture.is_visible() and picture.bounding_box()["width"] > 200
 
 

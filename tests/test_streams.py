@@ -13,8 +13,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset
 
 from vae_nb import Data, Images, Stream, create_vae, evaluate, fit, load_data
-from vae_nb.data import bundled_digits
-from vae_nb.vae import load_tensors
+from vae_nb.data.images import bundled_digits
+from vae_nb.models.tensor_files import load_tensors
 
 digits = bundled_digits()["train_images"][:600]  # (600, 28, 28)
 whole = torch.from_numpy(digits)[:, None]
@@ -141,7 +141,7 @@ def test_processes_that_read():
 @pytest.mark.parametrize("make", [lambda: load_data(Stream(Plain(), size=600, buffer=100), valid=60, test=0,
                                                     binarize="dynamic"),
                                   lambda: Data(Stream(Shuffled(), size=600, buffer=100), whole[:60], none),
-                                  lambda: load_data(Images(list(digits), workers=2))],
+                                  lambda: load_data(IndexedImages(list(digits), workers=2))],
                          ids=["stream", "a stream that shuffles by itself", "images"])
 def test_resumed_is_as_uninterrupted(tmp_path, make):
     class PowerCut(BaseException): pass

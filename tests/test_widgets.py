@@ -151,8 +151,8 @@ def use_latent_explorer(page, widget):
     assert float(handle.get_attribute("aria-valuenow")) < start
     first = pixels(picture(widget, "x, encoded"))[1]
     field = widget.get_by_label("Image number")
-    def choose(): field.fill("7"); field.press("Enter")
-    assert changed(page, picture(widget, "x, encoded"), choose) != first
+    def lookup(): field.fill("7"); field.press("Enter")
+    assert changed(page, picture(widget, "x, encoded"), lookup) != first
     for name in ("Random: prior", "Random: fitted", "Reset"):
         changed(page, mean, widget.get_by_role("button", name=name).click)
 

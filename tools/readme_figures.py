@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 import vae_nb as v
-from vae_nb.core import versions
+from vae_nb.training.runs import versions
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = {  # name: (load_data, create_vae, fit)

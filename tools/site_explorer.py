@@ -1,7 +1,7 @@
-"""The live explorer of the site's front page: a small model trained on all of MNIST, written as nbs/explorer/digits.js.
+"""The live explorer of the site's front page: a small model trained on all of MNIST, written as nbs/live/digits.js.
 
 Needs MNIST (downloaded on first use, or found below VAE_NB_DATA) and a few minutes on one core. Settings, seed,
-versions and the errors against PyTorch land in nbs/explorer/digits.json, the model in runs/explorer.
+versions and the errors against PyTorch land in nbs/live/digits.json, the model in runs/explorer.
 """
 import argparse
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 import vae_nb as v
-from vae_nb.core import versions
+from vae_nb.training.runs import versions
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = {"data": "mnist", "latent_dim": 8, "decoder_hidden": [256], "encoder_hidden": [256, 128], "activation": "silu",
@@ -21,7 +21,7 @@ RECIPE = {"data": "mnist", "latent_dim": 8, "decoder_hidden": [256], "encoder_hi
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "explorer")
-    parser.add_argument("--page", type=Path, default=ROOT / "nbs" / "explorer" / "digits.js")
+    parser.add_argument("--page", type=Path, default=ROOT / "nbs" / "live" / "digits.js")
     args = parser.parse_args()
     data, shape = v.load_data(RECIPE["data"]), dict(latent_dim=RECIPE["latent_dim"], activation=RECIPE["activation"])
     torch.manual_seed(RECIPE["seed"])
