@@ -85,7 +85,7 @@ def test_metadata_is_that_of_settings(wheel, settings):
 def test_every_module_and_name_works_without_our_tools(clean):
     clean("""
 import importlib, pkgutil
-for module in pkgutil.iter_modules(vae_nb.__path__): importlib.import_module(f"vae_nb.{module.name}")
+for module in pkgutil.walk_packages(vae_nb.__path__, "vae_nb."): importlib.import_module(module.name)
 for name in vae_nb.__all__: assert getattr(vae_nb, name) is not None
 assert set(vae_nb.__all__) <= set(dir(vae_nb))
 """)

@@ -17,7 +17,7 @@ import torch
 from bs4 import BeautifulSoup
 from torch import nn
 
-PAGES = {"front": "index.html", "component": "posteriors.html", "tutorial": "tutorials/first_vae.html"}
+PAGES = {"front": "index.html", "component": "distributions/posteriors.html", "tutorial": "tutorials/first_vae.html"}
 TEX = re.compile(r"\$\$|\\\(|\\\[|\\(?:begin|frac|math|log|sigma|mu|mid|sum)\b|\$[^$\n]*\\[a-z]+[^$\n]*\$")
 
 

@@ -13,7 +13,6 @@ from configparser import ConfigParser
 from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,22 +36,24 @@ def process():
 
 
 def api():
-    "A page that lists every public name, and says where it is explained."
+    "A page that lists every public name by room, with what it is and where it is explained."
     import vae_nb
     from vae_nb._modidx import d
-    lines = ["---", "title: API", "description: Every public name, and where it is explained", "---", "",
-             "Names in bold can be reached from the top, as `vae_nb.NAME`.", ""]
+    rooms, titles = {}, {}
+    for line in (ROOT / "vae_nb" / "__init__.pyi").read_text(encoding="utf-8").splitlines():
+        if title := re.match(r"# (\w+): (.*)", line): titles[title[1]] = title[2]
     for module, symbols in d["syms"].items():
-        module = import_module(module)
-        places = {name.removeprefix(f"{module.__name__}."): place for name, (place, _) in symbols.items()}
-        rows = [(name, getattr(module, name), places.get(name)) for name in module.__all__]
-        rows = [(name, thing, place) for name, thing, place in rows if place and getattr(thing, "__doc__", None)]
-        if not rows: continue
-        lines += [f"## {module.__name__}", "", module.__doc__ or "", "", "| name | what it is |", "|---|---|"]
-        for name, thing, place in rows:
-            link = f"[`{name}`]({ADDRESS}/{place})"
-            told = thing.__doc__.strip().splitlines()[0].replace("|", "\\|")
-            lines.append(f"| {f'**{link}**' if name in vae_nb.__all__ else link} | {told} |")
+        places = {name.removeprefix(f"{module}."): place for name, (place, _) in symbols.items()}
+        for name in set(places) & set(vae_nb.__all__):
+            rooms.setdefault(module.split(".")[1], []).append((name, module, places[name]))
+    lines = ["---", "title: API", "description: Every public name, and where it is explained", "---", "",
+             f"The {len(vae_nb.__all__)} names that the package offers, by room. Each can be reached from the top, "
+             "`import vae_nb as v; v.NAME`; `help(v.NAME)` shows its parameters with shapes and units.", ""]
+    for room, title in titles.items():
+        lines += [f"## {room}", "", f"{title[0].upper()}{title[1:]}.", "", "| name | what it is |", "|---|---|"]
+        for name, _, place in sorted(rooms[room], key=lambda row: (row[1], row[0].lower())):
+            told = getattr(vae_nb, name).__doc__.strip().splitlines()[0].replace("|", "\\|")
+            lines.append(f"| [`{name}`]({ADDRESS}/{place}) | {told} |")
         lines.append("")
     return "\n".join(lines)
 
@@ -98,7 +99,8 @@ def site(folder=DOCS):
     from smalldocs.site import Site
 
     class Renamed(Site):
-        "A page is called what nbdev calls it, as with Quarto: 05_posteriors.ipynb becomes posteriors.html."
+        "A page is called what nbdev calls it, as with Quarto: distributions/00_posteriors.ipynb becomes
+        distributions/posteriors.html."
         def read(self, src):
             page = super().read(src)
             page.out = page.out.with_name(page.front.get("output-file", page.out.name))
@@ -127,15 +129,17 @@ def finish(folder):
     texts = {page: page.read_text(encoding="utf-8") for page in folder.rglob("*.html")}
     ids = {page.name: set(re.findall(r'\sid="([^"]+)"', text)) for page, text in texts.items()}
 
-    def to_class(link):
-        "A method that is told of under its class only is linked there."
-        start, page, name, method = link.groups()
-        return link[0] if f"{name}.{method}" in ids.get(page, {f"{name}.{method}"}) else f'{start}{page}#{name}"'
+    def to_anchor(link):
+        "Names without an anchor of their own: a method is linked under its class, a helper on its page."
+        start, page, anchor = link.groups()
+        known = ids.get(page, {anchor})
+        anchor = next((a for a in (anchor, anchor.partition(".")[0]) if a in known), None)
+        return f'{start}{page}{"#" * bool(anchor)}{anchor or ""}"'
 
     for page, text in texts.items():
         up = "../" * (len(page.relative_to(folder).parts) - 1) or "./"
         for fault, repaired in repairs.items(): text = re.sub(fault, repaired.replace("UP", up), text)
-        text = re.sub(r'(<a\b[^>]*\shref="[^"#:]*?)([\w-]+\.html)#([^".]+)\.([^"]+)"', to_class, text)
+        text = re.sub(r'(<a\b[^>]*\shref="[^"#:]*?)([\w-]+\.html)#([^"]+)"', to_anchor, text)
         page.write_text(text, encoding="utf-8")
 
 
