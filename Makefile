@@ -33,7 +33,8 @@ docs: $(stamp) ## build the site into _docs with Quarto
 preview: $(stamp) ## build the site without Quarto and show it in a browser
 	$(python) tools/docs.py preview
 
-readme: $(stamp) ## make README.md from nbs/index.ipynb
+readme: $(stamp) ## make README.md from nbs/index.ipynb, and write the address of settings.ini wherever it stands
+	$(python) tools/address.py
 	$(python) tools/make_readme.py
 
 bench: $(stamp) ## images per second in training, beside other loops, pythae and the limits of the machine

@@ -196,3 +196,11 @@ def test_types_in_a_users_script(tmp_path):
     assert not [e for e in errors if e[0] < first], errors
     for i, (code, word) in enumerate(MISTAKES.items()):
         assert any(line == first + i and word in message for line, message in errors), f"{code}: no error in its line\n{errors}"
+
+
+def test_lint():
+    "The mistakes that ruff finds, by the rules of pyproject.toml; pre-commit runs the same."
+    if importlib.util.find_spec("ruff") is None: pytest.skip("ruff is not installed: pip install ruff")
+    done = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", "--output-format", "concise", "."], cwd=ROOT,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout

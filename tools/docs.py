@@ -134,7 +134,7 @@ def finish(folder):
         start, page, anchor = link.groups()
         known = ids.get(page, {anchor})
         anchor = next((a for a in (anchor, anchor.partition(".")[0]) if a in known), None)
-        return f'{start}{page}{"#" * bool(anchor)}{anchor or ""}"'
+        return f"{start}{page}" + (f"#{anchor}" if anchor else "") + '"'
 
     for page, text in texts.items():
         up = "../" * (len(page.relative_to(folder).parts) - 1) or "./"

@@ -156,6 +156,7 @@ def main():
         for path in notebooks: note(rows_of(path.name, check_stored, copy, path))
         for command in ("nbdev_export", "nbdev_clean"): note(rows_of(command, check_drift, copy, left(limit), command))
         for name, script in {"README.md agrees with nbs/index.ipynb": ["tools/make_readme.py", "--check"],
+                             "the address is that of settings.ini": ["tools/address.py", "--check"],
                              "every notebook becomes a page": ["tools/docs.py", "process"]}.items():
             note([verdict(name, *run(copy, left(limit), sys.executable, *script))])
         flags, marks = ("slow data" + " gpu" * bool(shutil.which("nvidia-smi")), "") if args.long else ("", "not slow")
