@@ -16,12 +16,18 @@ import traceback
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 BUILT = shutil.ignore_patterns(".git", ".venv", "_proc", "_docs", "runs", "build", "dist", "__pycache__", "*.egg-info")
 running = set()  # processes to end when we are stopped
+LONGEST = "test_widgets", "test_site", "test_devices", "test_compiled", "test_cli", "test_package"  # begin with these
+SILENT = 300     # seconds without any processor time after which a process hangs
+deadline = float("inf")
 
 
 def copy_tree(to):
@@ -35,12 +41,40 @@ def copy_tree(to):
         shutil.copy2(ROOT / name, to / name, follow_symlinks=False)
 
 
+def tree(pid):
+    "A process and its children."
+    try:
+        parent = psutil.Process(pid)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess: return []
+
+
+def cpu_seconds(pid):
+    "Processor time that a process and its children have taken, those that have ended included."
+    total = 0.0
+    for process in tree(pid):
+        with suppress(psutil.Error): total += sum(process.cpu_times()[:4])
+    return total
+
+
 def stop(process, how=signal.SIGKILL):
     "End a process with all its children."
     try: os.killpg(process.pid, how)
     except (ProcessLookupError, PermissionError): return  # it has ended
-    try: process.wait(5)
+    try: process.wait(20)
     except subprocess.TimeoutExpired: pass
+
+
+def wait(process, limit):
+    """The exit code, or None if the process hangs: it has taken more than `limit` seconds of processor time, or for `SILENT`
+    seconds none at all. How fast the machine is, and what else it does, plays no part."""
+    used, since = 0.0, time.monotonic()
+    while True:
+        try: return process.wait(2)
+        except subprocess.TimeoutExpired: pass
+        now = cpu_seconds(process.pid)
+        if now > used + 0.05: used, since = max(now, used), time.monotonic()
+        if now > limit or time.monotonic() > min(since + SILENT, deadline): return None
 
 
 def run(folder, limit, command, *arguments):
@@ -53,19 +87,21 @@ def run(folder, limit, command, *arguments):
         process = subprocess.Popen([command, *map(str, arguments)], cwd=folder, env=env, stdin=subprocess.DEVNULL,
                                    stdout=out, stderr=out, start_new_session=True)
         running.add(process)
-        try: code = process.wait(max(limit, 1))
-        except subprocess.TimeoutExpired:
-            stop(process, signal.SIGABRT)  # faulthandler prints where it hung
-            code = None
+        try: code = wait(process, limit)
         finally:
+            if process.poll() is None: stop(process, signal.SIGABRT)  # faulthandler prints where it hung
             stop(process)
             running.discard(process)
         out.seek(0)
         return code, out.read().replace(str(folder), "."), time.monotonic() - start
 
 
+times = {}  # name of a notebook or test file -> seconds
+
+
 def verdict(name, code, output, seconds):
     "One row of the report: (name, what happened, details)."
+    times[str(name)] = seconds
     if code == 0: return name, "passed", f"{seconds:.0f} s"
     return name, "failed", (f"exit code {code}" if code else f"hung: stopped after {seconds:.0f} s") + f"\n{output}"
 
@@ -104,10 +140,10 @@ def run_notebook(copy, limit, path, flags):
     return verdict(path.relative_to(copy), 1 if code == 0 and "Success." not in output else code, output, seconds)
 
 
-def run_pytest(copy, limit, marks):
-    "One row for each test, and one for pytest itself if it didn't come to its end or found nothing."
-    report, rows = copy / "pytest.xml", []
-    code, output, seconds = run(copy, limit, "pytest", "tests", "-v", "-p", "no:cacheprovider", "-m", marks,
+def run_pytest(copy, limit, file, marks):
+    "One row for each test of a file, and one for pytest itself if it didn't come to its end or found nothing."
+    report, rows = copy / f"{file.stem}.xml", []
+    code, output, seconds = run(copy, limit, "pytest", file, "-v", "-p", "no:cacheprovider", "-m", marks, "--timeout", "0",
                                 "--junitxml", report, "-o", "junit_logging=out-err")
     for case in ElementTree.parse(report).iter("testcase") if report.exists() else []:
         tags = {element.tag for element in case}
@@ -116,8 +152,11 @@ def run_pytest(copy, limit, marks):
         details = "\n".join(e.get("message", "") if brief else e.text or "" for e in case)
         name = "::".join(filter(None, (case.get("classname"), case.get("name"))))
         rows.append((name, what, details.replace(str(copy), ".").strip()))
-    if not rows or code != 0 and all(what != "failed" for _, what, _ in rows):
-        rows.append(verdict("pytest", 1 if code == 0 else code, output, seconds))
+        times[file.name] = times.get(file.name, 0) + float(case.get("time") or 0)
+    nothing = code == 5 and not rows  # all of its tests are left to the long run
+    if not nothing and (not rows or code != 0 and all(what != "failed" for _, what, _ in rows)):
+        rows.append(verdict(file.name, 1 if code == 0 else code, output, seconds))
+    times[file.name] = seconds
     return rows
 
 
@@ -132,12 +171,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--long", action="store_true", help="also run what is marked slow, and what downloads data")
     parser.add_argument("--workers", type=int, default=2, help="how many things run at the same time")
-    parser.add_argument("--limit", type=float, help="seconds for one notebook (300, or 3600 with --long)")
-    parser.add_argument("--total", type=float, help="seconds for everything (2700, or 14400 with --long)")
+    parser.add_argument("--limit", type=float, help="seconds of processor time for a notebook or test file (1800, or 7200 with --long)")
+    parser.add_argument("--total", type=float, help="seconds for everything (5000, or 14400 with --long)")
+    parser.add_argument("--times", action="store_true", help="also print where the time went")
     args = parser.parse_args()
-    limit, total = args.limit or (3600 if args.long else 300), args.total or (14400 if args.long else 2700)
+    limit, total = args.limit or (7200 if args.long else 1800), args.total or (14400 if args.long else 5000)
+    global deadline
     deadline, counts, loud = time.monotonic() + total, dict(passed=0, failed=0, skipped=0), dict(failed=[], skipped=[])
-    def left(most=total): return min(most, deadline - time.monotonic())
 
     def note(rows):
         files = Counter()  # one line for each test that passed would be too many: one for each file
@@ -154,15 +194,16 @@ def main():
         notebooks = sorted(p for p in copy.glob("nbs/**/*.ipynb") if not re.search(r"/[._]", str(p.relative_to(copy))))
         if not notebooks: note([("notebooks", "failed", "there are none in nbs/")])
         for path in notebooks: note(rows_of(path.name, check_stored, copy, path))
-        for command in ("nbdev_export", "nbdev_clean"): note(rows_of(command, check_drift, copy, left(limit), command))
+        for command in ("nbdev_export", "nbdev_clean"): note(rows_of(command, check_drift, copy, limit, command))
         for name, script in {"README.md agrees with nbs/index.ipynb": ["tools/make_readme.py", "--check"],
                              "the address is that of settings.ini": ["tools/address.py", "--check"],
                              "every notebook becomes a page": ["tools/docs.py", "process"]}.items():
-            note([verdict(name, *run(copy, left(limit), sys.executable, *script))])
+            note([verdict(name, *run(copy, limit, sys.executable, *script))])
         flags, marks = ("slow data" + " gpu" * bool(shutil.which("nvidia-smi")), "") if args.long else ("", "not slow")
         try:
-            jobs = [pool.submit(lambda: rows_of("pytest", run_pytest, copy, left(), marks))]
-            jobs += [pool.submit(lambda path=path: rows_of(path.name, run_notebook, copy, left(limit), path, flags))
+            tests = sorted(copy.glob("tests/test_*.py"), key=lambda p: (p.stem not in LONGEST, p.stem))
+            jobs = [pool.submit(lambda file=file: rows_of(file.name, run_pytest, copy, limit, file, marks)) for file in tests]
+            jobs += [pool.submit(lambda path=path: rows_of(path.name, run_notebook, copy, limit, path, flags))
                      for path in notebooks]
             for job in as_completed(jobs): note(job.result())
         finally:
@@ -171,6 +212,8 @@ def main():
 
     for name, details in loud["failed"]: print(f"\n{'=' * 100}\nFAILED {name}", *details.splitlines()[-80:], sep="\n")
     for name, reason in loud["skipped"]: print(f"\nSKIPPED {name}\n        {reason}")
+    if args.times:
+        for name, seconds in sorted(times.items(), key=lambda item: -item[1]): print(f"{seconds:7.1f} s  {name}")
     if not counts["skipped"]: del counts["skipped"]
     print("\n" + ", ".join(f"{n} {what}" for what, n in counts.items()))
     return int(counts["failed"] > 0 or counts["passed"] == 0)
