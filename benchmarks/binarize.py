@@ -30,8 +30,8 @@ WAYS = {
         lambda: torch.randint(0, 255, pixels.shape, dtype=torch.uint8, generator=generator) < pixels,
     "Generator.integers(0, 255, uint8) < pixels":
         lambda: numpy_generator.integers(0, 255, array.shape, dtype=np.uint8) < array,
-    "below_255 < pixels": lambda: uniform_below_255(array.shape, numpy_generator) < array,
-    "draw_binary (the same, as a uint8 tensor)": lambda: sample_binary_images(pixels, numpy_generator),
+    "uniform_below_255 < pixels": lambda: uniform_below_255(array.shape, numpy_generator) < array,
+    "sample_binary_images (the same, as bytes)": lambda: sample_binary_images(pixels, numpy_generator),
     "for comparison: products of a small network": products,
 }
 

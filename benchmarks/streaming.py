@@ -21,7 +21,7 @@ import torch
 from torch.utils.data import IterableDataset
 
 from made_with import made_with
-from vae_nb import Data, Images, Stream, create_vae, fit
+from vae_nb import Data, IndexedImages, Stream, create_vae, fit
 
 SHAPE = (3, 64, 64)
 PIXELS = int(np.prod(SHAPE))
@@ -75,7 +75,7 @@ def train(kind, path, batch_size):
     del warm
     n, before = os.path.getsize(path) // PIXELS, anonymous()
     with watched() as most:
-        if kind == "memory map": images = Images(np.memmap(path, np.uint8, "r", shape=(n, *SHAPE)))
+        if kind == "memory map": images = IndexedImages(np.memmap(path, np.uint8, "r", shape=(n, *SHAPE)))
         elif kind == "IterableDataset": images = Stream(InFile(path), size=n)
         else: images = torch.from_file(str(path), False, n * PIXELS, dtype=torch.uint8).view(n, *SHAPE).clone()
         empty = torch.empty(0, *SHAPE, dtype=torch.uint8)

@@ -19,7 +19,10 @@ import torch
 from PIL import Image
 from torchvision import datasets
 
-from vae_nb.data.images import Data, bundled_digits, check_images
+from vae_nb.basics.checks import MissingPackageError
+from vae_nb.data import files as image_files
+from vae_nb.data.files import check_images
+from vae_nb.data.images import Data, bundled_digits
 from vae_nb.data.loading import TORCHVISION, data_root, load_data
 
 digits = bundled_digits()
@@ -201,7 +204,7 @@ def test_a_damaged_file_is_fetched_again(server, tmp_path, monkeypatch, keep):
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
     def missing(*args, **options): raise ModuleNotFoundError("No module named 'scipy'", name="scipy")
     monkeypatch.setattr(datasets, "SVHN", missing)
-    with pytest.raises(ModuleNotFoundError, match="'svhn' needs the package scipy: pip install scipy"):
+    with pytest.raises(MissingPackageError, match="'svhn' needs the package scipy: pip install scipy"):
         load_data("svhn", root=tmp_path)
 
 
@@ -298,12 +301,11 @@ def test_broken_file_is_named(tmp_path, content, message):
 
 def test_folder_limit_reads_no_more_than_it_must(tmp_path, monkeypatch):
     for i in range(40): Image.fromarray(digits["test_images"][i]).save(tmp_path / f"{i:02}.png")
-    import vae_nb.data as module
-    read, opened = module.read_image, []
+    read, opened = image_files.read_image, []
     def counted(file, mode=None):
-        if mode: opened.append(file)  # without, it is the header that is looked at
+        opened.append(file)
         return read(file, mode)
-    monkeypatch.setattr(module, "read_image", counted)
+    monkeypatch.setattr(image_files, "read_image", counted)
     data = load_data(tmp_path, limit=3, progress=False)
     assert len(opened) == 9
     monkeypatch.undo()
@@ -335,7 +337,7 @@ nan[3, 0, 2, 2], inf[4, 0, 0, 0] = np.nan, -torch.inf
     (dict(source=np.zeros((0, 1, 8, 8))), ValueError, "source is empty.*expected"),
     (dict(source=torch.zeros(8, 8)), ValueError, r"source has shape \(8, 8\); expected"),
     (dict(source=torch.zeros(2, 1, 1, 8, 8)), ValueError, r"source has shape \(2, 1, 1, 8, 8\); expected"),
-    (dict(source=np.zeros((9, 8, 8, 3))), ValueError, "channels seem to come last.*permute"),
+    (dict(source=np.zeros((9, 8, 8, 3))), ValueError, "channels seem to come last.*movedim"),
     (dict(source=nan), ValueError, "source has NaN or infinite pixels, first in image 3"),
     (dict(source=inf), ValueError, "source has NaN or infinite pixels, first in image 4"),
     (dict(source=good * 255), ValueError, r"source has pixels.*expected floats from 0 to 1: x / 255"),
@@ -350,7 +352,7 @@ nan[3, 0, 2, 2], inf[4, 0, 0, 0] = np.nan, -torch.inf
     (dict(source="mnist_10k"), ValueError, "source='mnist_10k' is not known.*Did you mean 'mnist-10k'"),
     (dict(source="/no/such/folder"), ValueError, "does not exist; expected a folder"),
     (dict(source=__file__), ValueError, "is a file; expected a folder"),
-    (dict(valid=8000), ValueError, "valid=8000 .*leave none of 8000"),
+    (dict(valid=8000), ValueError, "valid=8000 .*leave none of 8,000"),
     (dict(valid=1.0), ValueError, "valid=1.0: expected a count, or a fraction"),
     (dict(valid=float("nan")), ValueError, "valid=nan: expected"),
     (dict(valid=None), TypeError, "valid=None: expected"),

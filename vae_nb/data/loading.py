@@ -6,25 +6,25 @@
 __all__ = ['load_data']
 
 # %% ../../nbs/data/03_loading.ipynb #cdb67786
-import copy
 import os
 import socket
 import tempfile
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, redirect_stderr
-from functools import partial
 from numbers import Real
 from pathlib import Path
-from typing import Callable
+from typing import TYPE_CHECKING, Literal, SupportsFloat
 
+import numpy as np
 import torch
-from fastcore.basics import patch
 
 from ..basics.checks import InputError, MissingPackageError, check_count, lookup
-from ..basics.numerics import rng_for
-from .files import folder_source, stack_images
-from .images import (KINDS, SPLITS, Data, Source, array_source, bundled_digits, check_size, resolve_count,
-                                split_indices, static_binarisation)
-from .streams import Lazy, Stream, lazily
+from .files import PictureFiles, array_source, check_size, folder_source
+from .images import BINARISED, SPLITS, Data, ImageSource, as_source, bundled_digits
+from .streams import Indexable, wrap_dataset
+
+if TYPE_CHECKING:
+    from torchvision.datasets import VisionDataset # which is imported only where one of its data sets is wanted
 
 # %% ../../nbs/data/03_loading.ipynb #d215a977
 TORCHVISION = { # name: torchvision's class, and its options for train and for test
@@ -36,35 +36,34 @@ TORCHVISION = { # name: torchvision's class, and its options for train and for t
 }
 
 
-def data_root(root=None,  # folder; None: the environment variable VAE_NB_DATA, else the system's cache folder
+def data_root(root: str | Path | None = None, # folder; None: the variable VAE_NB_DATA, else the system's cache folder
               ) -> Path:
     "The folder under which data sets are kept."
     from platformdirs import user_cache_path
     return Path(root or os.environ.get("VAE_NB_DATA") or user_cache_path("vae_nb")).expanduser().absolute()
 
 
-def torchvision_source(dataset,       # of torchvision
-                       resize=None,   # see `resize_images`
-                       progress=True, # show a bar
-                       ) -> Source:
+def torchvision_source(dataset: "VisionDataset",
+                       resize: int | tuple[int, int] | None = None, # see `resize_images`
+                       progress: bool = True, # show a bar
+                       ) -> ImageSource:
     "A torchvision data set, by its array where it has one, else image by image."
-    if not hasattr(dataset, "data"):
-        def read(numbers):
-            names = [f"image {i}" for i in numbers]
-            return stack_images((dataset[int(i)][0] for i in numbers), names, resize or 64, progress)
-        return Source(len(dataset), read)
-    x = torch.as_tensor(dataset.data)  # (N, H, W), (N, H, W, 3) or (N, 3, H, W)
+    array = getattr(dataset, "data", None)
+    if array is None:
+        names = [f"image {i}" for i in range(len(dataset))]
+        return PictureFiles(lambda i: dataset[i][0], names, resize or 64, progress=progress)
+    x = torch.as_tensor(array)  # (N, H, W), (N, H, W, 3) or (N, 3, H, W)
     classes = [c.split(" - ")[0] for c in getattr(dataset, "classes", [])]  # MNIST's read "0 - zero"
-    labels = dataset.targets if hasattr(dataset, "targets") else dataset.labels
+    labels = getattr(dataset, "targets" if hasattr(dataset, "targets") else "labels")
     return array_source(x.movedim(-1, 1) if x.shape[-1] == 3 else x, resize, labels, classes)
 
 # %% ../../nbs/data/03_loading.ipynb #b1f7e621
-def download(name: str,       # for the message
-             make: Callable,  # `make(folder, **options)` downloads one half of the data set
-             halves: list,    # options for each half
-             root: Path,      # where to put it
-             progress=True,   # show a bar
-             ):
+def download(name: str,            # for the message
+             make: Callable[..., "VisionDataset"], # `make(folder, **options)` downloads one half of the data set
+             halves: list[dict],   # options for each half
+             root: Path,           # where to put it
+             progress: bool = True, # show a bar
+             ) -> None:
     "Download a data set to `root`, whole or not at all."
     disk = next(p for p in (root, *root.parents) if p.exists())
     timeout = socket.getdefaulttimeout()
@@ -72,7 +71,7 @@ def download(name: str,       # for the message
         with ExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=".download-", dir=disk))
             if not progress: stack.enter_context(redirect_stderr(stack.enter_context(open(os.devnull, "w"))))
-            socket.setdefaulttimeout(30)  # a firewall that is silent must not hold us for ever
+            socket.setdefaulttimeout(30)  # a firewall that never answers must not stop us for ever
             for options in halves: make(folder, download=True, **options)
             for file in [p for p in Path(folder).rglob("*") if p.is_file()]:
                 target = root / file.relative_to(folder)
@@ -87,140 +86,127 @@ def download(name: str,       # for the message
     finally: socket.setdefaulttimeout(timeout)
 
 # %% ../../nbs/data/03_loading.ipynb #962928ce
-def torchvision_sources(name: str,     # a key of `TORCHVISION`
-                        root=None,     # see `data_root`
-                        resize=None,   # see `resize_images`
-                        progress=True, # show bars
-                        ) -> list:     # the Sources of the training and the test images
+def torchvision_sources(name: str,                       # a key of `TORCHVISION`
+                        root: str | Path | None = None,  # see `data_root`
+                        resize: int | tuple[int, int] | None = None, # see `resize_images`
+                        progress: bool = True,           # show bars
+                        ) -> tuple[ImageSource, ImageSource]: # the training and the test images
     "Both halves of a well-known data set, downloaded if they are not there."
     from torchvision import datasets
     kind, *halves = TORCHVISION[name]
-    make, root = getattr(datasets, kind), data_root(root)
-    try: found = [make(root, **options) for options in halves]
+    make, folder = getattr(datasets, kind), data_root(root)
+    try: found = [make(folder, **options) for options in halves]
     except ModuleNotFoundError as e:
-        raise MissingPackageError(f"{name!r} needs the package {e.name}: pip install {e.name}", name=e.name) from e
+        raise MissingPackageError(f"{name!r} needs the package {e.name}: pip install {e.name}") from e
     except Exception:  # not there, or not whole: torchvision's readers have no one way to say so
-        download(name, make, halves, root, progress)
-        found = [make(root, **options) for options in halves]
-    return [torchvision_source(d, resize, progress) for d in found]
+        download(name, make, halves, folder, progress)
+        found = [make(folder, **options) for options in halves]
+    train, test = (torchvision_source(d, resize, progress) for d in found)
+    return train, test
 
 # %% ../../nbs/data/03_loading.ipynb #85010cf2
-def bundled_sources(resize=None, # see `resize_images`
-                    ) -> list:   # the Sources of the training and the test images
-    "Both halves of the bundled digits."
+AnySource = str | Path | torch.Tensor | np.ndarray | ImageSource | Indexable | Iterable # what `load_data` takes
+
+
+def known_sources(name: str,
+                  root: str | Path | None = None,  # see `data_root`
+                  resize: int | tuple[int, int] | None = None, # see `resize_images`
+                  progress: bool = True,           # show bars
+                  argument: str = "source",        # name of the argument, for the message
+                  ) -> tuple[ImageSource, ImageSource]: # the training and the test images
+    "Both halves of a data set that is known by its name."
+    kind = lookup(argument, name, {"mnist-10k": None, **TORCHVISION})
+    if kind is not None: return torchvision_sources(name, root, resize, progress)
     x = bundled_digits()
-    return [array_source(x[f"{half}_images"], resize, x[f"{half}_labels"], "0123456789") for half in ("train", "test")]
+    train, test = (array_source(x[f"{half}_images"], resize, x[f"{half}_labels"], "0123456789")
+                   for half in ("train", "test"))
+    return train, test
 
 
-def open_source(source, # a known name, a folder, a tensor, an array or a dataset
-                root=None,         # see `data_root`
-                resize=None,       # see `resize_images`
-                progress=True,     # show bars
-                argument="source", # name of the argument, for the message
-                ) -> tuple: # (name, Source, Source of its own test images or None)
+def open_source(source: object,                  # a known name, a folder, a tensor, an array or a data set
+                root: str | Path | None = None,  # see `data_root`
+                resize: int | tuple[int, int] | None = None, # see `resize_images`
+                progress: bool = True,           # show bars
+                argument: str = "source",        # name of the argument, for the message
+                ) -> tuple[str, ImageSource, ImageSource | None]: # name, images, test images of its own
     "Find out what `source` is."
     if not isinstance(source, (str, Path)):
-        images = lazily(source, resize, argument)
-        return "images", array_source(source, resize, argument=argument) if images is None else images.source(), None
-    if source == "mnist-10k": return source, *bundled_sources(resize)
-    if source in TORCHVISION: return source, *torchvision_sources(source, root, resize, progress)
-    folder = Path(source).expanduser()
-    if folder.is_dir(): return folder.absolute().name, folder_source(folder, resize, progress, argument), None
-    if folder.exists() or folder.name != str(source):
+        images = wrap_dataset(source, resize, argument)
+        return "images", array_source(source, resize, argument=argument) if images is None else images, None
+    folder, known = Path(source).expanduser(), source in ("mnist-10k", *TORCHVISION)
+    if folder.is_dir() and not known:
+        return folder.absolute().name, folder_source(folder, resize, progress, argument), None
+    if not known and (folder.exists() or folder.name != str(source)):
         problem = "is a file" if folder.exists() else "does not exist"
         raise InputError(f"{argument}={str(source)!r} {problem}; expected a folder of images")
-    lookup(argument, str(source), dict.fromkeys(["mnist-10k", *TORCHVISION]))
+    return str(source), *known_sources(str(source), root, resize, progress, argument)
 
 # %% ../../nbs/data/03_loading.ipynb #857e275b
-def read_splits(name: str,           # of the data
-                sources: dict,       # split -> Source
-                indices: dict,       # split -> (n,) numbers of the images wanted, in order
-                binarize: str = None, # None, "static" or "dynamic"
-                seed: int = 0,       # of the fixed coins
+def read_splits(name: str,                         # of the data
+                parts: dict[str, ImageSource],     # split -> its images
+                limit: int | None = None,          # keep the first so many images of each split
+                binarize: Literal["static", "dynamic"] | None = None,
+                seed: int = 0,                     # of static binarisation
                 ) -> Data:
-    "Read these images, and toss the coins that are tossed for good."
-    images = {split: sources[split].read(i) if len(i) else None for split, i in indices.items()}
-    images = {split: images["train"][:0] if x is None else x for split, x in images.items()}
-    for split in {"static": SPLITS, "dynamic": ("valid", "test"), None: ()}[binarize]:
-        fixed = getattr(images[split], "binarized", None) or partial(static_binarisation, images[split])
-        images[split] = fixed(seed, SPLITS[split])
-    labels = {split: None if s.labels is None else s.labels[indices[split]] for split, s in sources.items()}
-    classes, others = sources["train"].classes, sources["test"].classes
+    "Read these images, and binarise those that are sampled once."
+    indices = {split: part.index[:limit] for split, part in parts.items() if part.index is not None}
+    if limit is not None: parts = {split: part.subset(torch.arange(len(part))[:limit]) for split, part in parts.items()}
+    classes, others = parts["train"].classes, parts["test"].classes
     if classes and others and classes != others:
         raise InputError(f"test has the classes {others}; expected those of the training images, {classes}")
-    return Data(**images, name=name, labels=labels, classes=classes, binarize=binarize, indices=indices)
-
-# %% ../../nbs/data/03_loading.ipynb #68ef8512
-MOST = 2 ** 30 # bytes that a fraction of a stream may hold out in memory
-
-
-@patch
-def split(self: Stream,
-          valid=0.1,            # for validation: a count, or a fraction
-          test=0.1,             # for the test: a count or a fraction, or any other source of `load_data`
-          limit: int = None,    # keep the first so many images of each split
-          binarize: str = None, # None, "static" or "dynamic"
-          seed: int = 0,        # of the fixed coins
-          ) -> Data:
-    "What `load_data` makes of a stream: its first images are kept in memory for test and validation."
-    own = None if isinstance(test, Real) else lazily(test, self.resize, "test")
-    if own is None and not isinstance(test, Real):
-        own = load_data(test, limit=limit, valid=0, test=0, seed=seed, resize=self.resize).train
-    counts = dict(test=0 if own is not None else resolve_count("test", test, len(self)), valid=resolve_count("valid", valid, len(self)))
-    n = sum(counts.values())
-    if n >= len(self):
-        raise InputError(f"valid={valid!r} and test={test!r} leave none of {len(self):,} images to train on; "
-                         "expected less")
-    room = n * self.shape[1:].numel() * self.pixels.itemsize
-    if room > MOST and isinstance(valid, float) | isinstance(test, float):
-        raise InputError(f"valid={valid!r} and test={test!r} of {len(self):,} streamed images would keep "
-                         f"{room / 2 ** 30:.1f} GB in memory; expected counts, such as valid=1000 and test=0")
-    train, kept = copy.copy(self), self[:n]
-    train.held_out, left = kept, len(self) - n
-    train.shape = torch.Size([min(left, limit or left), *self.shape[1:]])
-    tested, valid = kept[:counts["test"]][:limit], kept[counts["test"]:][:limit]
-    images = dict(train=train, valid=valid, test=tested if own is None else own)
-    for name in {"static": SPLITS, "dynamic": ("valid", "test"), None: ()}[binarize]:
-        x, number = images[name], SPLITS[name]
-        images[name] = x.binarized(seed, number) if isinstance(x, Lazy) else static_binarisation(x, seed, number)
-    return Data(**images, binarize=binarize)
+    images = {split: parts[split].contents() for split in SPLITS if len(parts[split])}
+    images = {split: images.get(split, images["train"][:0]) for split in SPLITS}
+    for split in {"static": list(SPLITS), "dynamic": ["valid", "test"], None: []}[binarize]:
+        images[split] = as_source(images[split]).binarised(seed, SPLITS[split]).contents()
+    return Data(**images, name=name, labels={split: parts[split].labels for split in SPLITS}, classes=classes,
+                binarize=binarize, indices=indices)
 
 # %% ../../nbs/data/03_loading.ipynb #80dbca32
-def load_data(source="mnist-10k",    # "mnist", "fashion-mnist", "cifar10", "svhn", "celeba", folder, tensor, dataset…
-              root=None,             # folder for downloads; None: variable VAE_NB_DATA, else the system's cache folder
-              limit: int = None,     # keep the first so many images of each split
-              valid=0.1,             # for validation, out of the training images: a count or a fraction
-              binarize: str = None,  # None, "static" (tossed once), "dynamic" (training images tossed anew each epoch)
-              seed: int = 0,         # of the split and of the fixed coins
-              resize=None,           # one number for square images, or (height, width); None: as they are (CelebA: 64)
-              progress: bool = True, # show bars while downloading and reading
-              test=None,             # a count, fraction, or a source; None: the source's own, or else 0.1
-              ) -> Data:             # `.train`, `.valid`, `.test` (N, C, H, W), uint8 or float32
-    "Images from anywhere, in three splits."
+def load_data(source: AnySource | Data = "mnist-10k", # a name, folder, tensor, array or data set: see below
+              root: str | Path | None = None, # folder for downloads; None: VAE_NB_DATA, else the system's cache folder
+              limit: int | None = None,       # keep the first so many images of each split
+              valid: int | float = 0.1,       # for validation, out of the training images: a count or a fraction
+              binarize: Literal["static", "dynamic"] | None = None, # sample once, or training images anew each epoch
+              seed: int = 0,                  # of the splits and of static binarisation
+              resize: int | tuple[int, int] | None = None, # one number, or (height, width); None: as they are
+              progress: bool = True,          # show bars while downloading and reading
+              test: int | float | AnySource | None = None, # a count, fraction or source; None: its own, else 0.1
+              ) -> Data:                      # `.train`, `.valid`, `.test` (N, C, H, W), uint8 or float32
+    """Images from anywhere, in three splits.
+
+    `source` is "mnist-10k" (bundled), "mnist", "fashion-mnist", "cifar10", "svhn" or "celeba" (downloaded to `root`); a
+    folder, whose subfolders are the labels; a tensor or array, (N, C, H, W) or (N, H, W), of bools, integers to 255 or
+    floats in [0, 1]; or a data set that is read as needed (`IndexedImages`, `Stream`, a torch Dataset, a mapped array).
+    `valid` and `test` are counts or fractions, drawn by `seed`; `test` may also be a source of its own, and None means
+    the source's own test images, else a tenth. `binarize` reads grey as the probability of white: "static" samples each
+    pixel once, "dynamic" samples training images anew in each epoch. `resize` cuts the largest centred window and
+    scales it (CelebA: to 64 if None). `limit` keeps the first so many images of each split. Raises InputError for what
+    can't be right, and FileNotFoundError for a data set that is not there and can't be downloaded."""
     if isinstance(source, Data):
         if any(o is not None for o in (limit, binarize, resize, test)):
             raise InputError("source is a Data already; expected neither limit nor binarize, resize or test with it")
         return source
-    if binarize is not None: lookup("binarize", binarize, KINDS)
+    if binarize is not None: lookup("binarize", binarize, BINARISED)
     if limit is not None: check_count("limit", limit)
     if resize is not None: check_size(resize)
-    name, pool, held_out = open_source(source, root, resize, progress)
-    if not isinstance(pool, Source): return pool.split(valid, 0.1 if test is None else test, limit, binarize, seed)
-    if held_out and test is not None: raise InputError(f"test: {name!r} has test images of its own; expected None")
-    if not isinstance(test, Real | None): _, held_out, _ = open_source(test, None, resize, progress, "test")
-    indices = split_indices(pool.size, valid, 0 if held_out else 0.1 if test is None else test, seed)
-    if held_out: indices["test"] = torch.from_numpy(rng_for("split", seed, 1).permutation(held_out.size))
-    sources = {"train": pool, "valid": pool, "test": held_out or pool}
-    return read_splits(name, sources, {split: indices[split][:limit] for split in SPLITS}, binarize, seed)
+    name, images, own_test = open_source(source, root, resize, progress)
+    if own_test is not None and test is not None:
+        raise InputError(f"test: {name!r} has test images of its own; expected None")
+    share: SupportsFloat = 0.1 if own_test is None else 0
+    if isinstance(test, Real): share = test
+    elif test is not None: share, (_, own_test, _) = 0, open_source(test, None, images.resize, progress, "test")
+    parts = images.split(valid, share, seed)
+    if own_test is not None: # all of them, in an order of their own; a stream's own split uses no random numbers
+        parts["test"] = own_test.split(0, 0, seed, part=1 if images.random_access else 0)["train"]
+    return read_splits(name, parts, limit, binarize, seed)
 
 # %% ../../nbs/data/03_loading.ipynb #20289ed3
-def as_data(x,         # Data, or any source of `load_data`
-            **options, # of `load_data`
+def as_data(x: AnySource | Data,
+            **options,           # of `load_data`
             ) -> Data:
-    "`x` itself if it is a Data, else loaded; of a tensor, array or dataset nothing is set aside for a test."
+    "`x` itself if it is a Data, else loaded; of a tensor, array or data set nothing is set aside for a test."
     if isinstance(x, (Data, str, Path)): return load_data(x, **options)
-    options, images = {"test": 0, **options}, lazily(x, options.get("resize"), "data")
-    if images is not None:
-        x, options["resize"] = images, None
-        if not isinstance(images.source(), Source): options.setdefault("valid", 0)  # of a stream, only if you say so
-    return load_data(x, **options)
+    images = wrap_dataset(x, options.get("resize"), "data")
+    if images is None: return load_data(x, **{"test": 0, **options})
+    kept = {"test": 0} if images.random_access else {"test": 0, "valid": 0}
+    return load_data(images, **{**kept, **options, "resize": None})
