@@ -144,7 +144,7 @@ class lazy_property(Generic[Owner, Value]):
     @overload
     def __get__(self, instance: Owner, owner: type | None = None) -> Value: ...
 
-    def __get__(self, instance, owner=None):
+    def __get__(self, instance: Owner | None, owner: type | None = None) -> "lazy_property[Owner, Value] | Value":
         if instance is None: return self
         value = self.compute(instance)
         setattr(instance, self.name, value)  # from now on the instance's own, which is looked at first
