@@ -54,7 +54,10 @@ def figure_style() -> Iterator[None]:
     "Context manager or decorator: the style of all our figures inside, the user's own again outside."
     import matplotlib.style
     rc = _style()
-    with matplotlib.style.context(["default", rc]): yield
+    with matplotlib.style.context(["default", rc]):
+        yield
+        interactive = matplotlib.is_interactive()  # in a notebook, the first figure of pyplot switches it on
+    matplotlib.interactive(interactive)
 
 # %% ../../nbs/basics/02_figures.ipynb #ae4b4618
 def _as_palette(png: bytes, description: str) -> bytes:
