@@ -8,7 +8,8 @@ __all__ = ['InputError', 'InputTypeError', 'MissingPackageError']
 # %% ../../nbs/basics/00_checks.ipynb #931c99eb
 import difflib
 import operator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, SupportsFloat, SupportsIndex, TypeVar
 
 if TYPE_CHECKING: import torch  # which the command line does not load to say what is wrong with an option
 
@@ -25,10 +26,13 @@ class MissingPackageError(InputError, ImportError):
     "A package that is needed for this, and is not installed; the message has the line that installs it."
 
 # %% ../../nbs/basics/00_checks.ipynb #5abe9e2d
-def lookup(argument: str,   # name of the argument, for the message
-           value,           # what the user gave
-           options: dict,   # the known names and what they stand for
-           ):               # `options[value]`
+T = TypeVar("T")
+
+
+def lookup(argument: str,           # name of the argument, for the message
+           value: object,           # what the user gave
+           options: Mapping[str, T], # the known names and what they stand for
+           ) -> T:                  # `options[value]`
     "Look `value` up among the known names, or list them and suggest the nearest."
     if isinstance(value, str) and value in options: return options[value]
     near = difflib.get_close_matches(str(value), options, n=1)
@@ -36,8 +40,8 @@ def lookup(argument: str,   # name of the argument, for the message
     raise InputError(f"{argument}={value!r} is not known; known are {', '.join(map(repr, options))}.{hint}")
 
 # %% ../../nbs/basics/00_checks.ipynb #3041de65
-def error_message(call, # a function without arguments
-             ) -> str: # the message
+def error_message(call: Callable[[], object], # a function without arguments, which must be refused
+                  ) -> str:                   # the message
     "The message with which `call()` is refused; an AssertionError if it isn't."
     try: call()
     except (ValueError, TypeError, OSError) as e: return f"{e}"
@@ -45,42 +49,43 @@ def error_message(call, # a function without arguments
 
 # %% ../../nbs/basics/00_checks.ipynb #cc48cd08
 def check_count(argument: str,    # name of the argument, for the message
-                value,            # what the user gave
+                value: object,    # what the user gave
                 minimum: int = 1, # the smallest allowed
-                ) -> int:
-    "`value` as an int of at least `minimum`."
-    try: count = operator.index(value)
-    except TypeError: raise InputTypeError(f"{argument}={value!r}: expected an integer of at least {minimum}") from None
+                ) -> int:         # `value` as an int of at least `minimum`
+    "An integer, or an error that says which were allowed."
+    try: count = operator.index(value) if isinstance(value, SupportsIndex) else None
+    except TypeError: count = None
+    if count is None: raise InputTypeError(f"{argument}={value!r}: expected an integer of at least {minimum}")
     if isinstance(value, bool) or count < minimum:
         raise InputError(f"{argument}={value!r}: expected an integer of at least {minimum}")
     return count
 
 
-def check_image_shape(shape,      # (C, H, W)
-                      ) -> tuple: # the same as a tuple of three positive ints
-    "`shape` as (C, H, W)."
-    shape = tuple(shape) if hasattr(shape, "__iter__") else (shape,)
-    if len(shape) != 3: raise InputError(f"image_shape={shape}: expected three numbers (channels, height, width)")
-    return tuple(check_count(f"image_shape[{i}]", n) for i, n in enumerate(shape))
+def check_image_shape(shape: Iterable[int],    # (C, H, W)
+                      ) -> tuple[int, int, int]: # the same, as positive ints
+    "The shape of an image, or an error that says which of its three numbers is wrong."
+    numbers = tuple(shape) if isinstance(shape, Iterable) else (shape,)
+    if len(numbers) != 3: raise InputError(f"image_shape={numbers}: expected three numbers (channels, height, width)")
+    C, H, W = (check_count(f"image_shape[{i}]", n) for i, n in enumerate(numbers))
+    return C, H, W
 
 # %% ../../nbs/basics/00_checks.ipynb #960e38af
 def check_positive(argument: str, # name of the argument, for the message
-                   value,         # what the user gave
-                   ) -> float:
-    "`value` as a finite float above zero."
-    try: number = float(value)
+                   value: object, # what the user gave
+                   ) -> float:    # `value` as a finite float above zero
+    "A number above zero, or an error."
+    try: number = float(value) if isinstance(value, SupportsFloat) and not isinstance(value, bool) else None
     except (TypeError, ValueError): number = None
-    if number is None or isinstance(value, (str, bool)):
-        raise InputTypeError(f"{argument}={value!r}: expected a number above 0")
+    if number is None: raise InputTypeError(f"{argument}={value!r}: expected a number above 0")
     if not 0 < number < float("inf"): raise InputError(f"{argument}={value!r}: expected a number above 0")
     return number
 
 # %% ../../nbs/basics/00_checks.ipynb #afdd7140
-def check_batch(x: "torch.Tensor", # batch of events, any leading dimensions
-                shape: tuple,    # what its last dimensions must be
-                argument="x",    # name of the argument, for the message
-                ):
-    "Raise a ValueError unless the last dimensions of `x` are `shape`."
+def check_batch(x: "torch.Tensor",    # batch of events, any leading dimensions
+                shape: Sequence[int], # what its last dimensions must be
+                argument: str = "x",  # name of the argument, for the message
+                ) -> None:
+    "Raise an InputError unless the last dimensions of `x` are `shape`."
     n = len(shape)
     if x.ndim >= n and tuple(x.shape[x.ndim - n:]) == tuple(shape): return
     message = f"{argument} has shape {tuple(x.shape)}; expected (..., {', '.join(map(str, shape))})"
@@ -91,9 +96,16 @@ def check_batch(x: "torch.Tensor", # batch of events, any leading dimensions
 # %% ../../nbs/basics/00_checks.ipynb #670b3f1e
 def check_finite(x: "torch.Tensor",   # images, (N, C, H, W)
                  ) -> "torch.Tensor": # the same
-    "Raise a ValueError if a pixel is NaN or infinite."
+    "Raise an InputError if a pixel is NaN or infinite."
     bad = (~x.isfinite()).flatten(1).any(1)
     if bad.any():
         raise InputError(f"x: {bad.sum()} of {len(x)} images hold NaN or infinite pixels, the first is image "
                          f"{bad.nonzero()[0].item()}; expected finite ones")
     return x
+
+# %% ../../nbs/basics/00_checks.ipynb #58c87cf9
+def require(holds: object, # anything that is true or false
+            message: str,  # what is wrong where it is false
+            ) -> None:
+    "Raise an InputError with `message` unless `holds`; unlike `assert`, also under `python -O`."
+    if not holds: raise InputError(message)
