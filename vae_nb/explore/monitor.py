@@ -8,7 +8,6 @@ __all__ = ['TrainingMonitor']
 # %% ../../nbs/explore/04_monitor.ipynb #e0fde68b
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate.tracking import GeneralTracker
 
@@ -16,21 +15,9 @@ from ..basics.checks import check_count
 from ..basics.figures import Picture, image_grid
 from ..data.images import held_out_split
 from .widgets import (Explorer, ImageSource, NamedImage, PicturePanel, data_for, image_pixels, row,
-                                    sigma_pixels)
+                                    side_by_side, sigma_pixels)
 from ..generation.model_figures import history_figure
 from ..models.vae import VAE, evaluating, prepare_images
-
-# %% ../../nbs/explore/04_monitor.ipynb #7ac47183
-def in_colour(pixels: np.ndarray,  # (H, W) or (H, W, 3), uint8
-              ) -> np.ndarray:     # (H, W, 3)
-    "Grey pixels as three equal channels."
-    return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, -1)
-
-
-def side_by_side(rows: list[list[np.ndarray]], # of pictures, (H, W) or (H, W, 3), uint8
-                 ) -> np.ndarray:              # (rows H, columns W, 3)
-    "A table of pictures as one."
-    return np.concatenate([np.concatenate([in_colour(pixels) for pixels in row], 1) for row in rows])
 
 # %% ../../nbs/explore/04_monitor.ipynb #139a50e0
 class TrainingMonitor(GeneralTracker, Explorer):

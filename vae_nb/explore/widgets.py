@@ -60,6 +60,18 @@ def sigma_pixels(sigma: torch.Tensor | np.ndarray, # (C, H, W), in pixel units
     if is_constant(sigma): return np.full(sigma.shape, min(255 * 0.9 * sigma.mean() / top, 255), np.uint8)
     return viridis()[(255 * sigma / top).round().clip(0, 255).astype(np.uint8)]
 
+# %% ../../nbs/explore/00_widgets.ipynb #32f4ae07
+def _in_colour(pixels: np.ndarray,  # (H, W) or (H, W, 3), uint8
+               ) -> np.ndarray:     # (H, W, 3)
+    "Grey pixels as three equal channels."
+    return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, -1)
+
+
+def side_by_side(rows: list[list[np.ndarray]], # of pictures, (H, W) or (H, W, 3), uint8
+                 ) -> np.ndarray:              # (rows H, columns W, 3)
+    "A table of pictures as one."
+    return np.concatenate([np.concatenate([_in_colour(pixels) for pixels in row], 1) for row in rows])
+
 # %% ../../nbs/explore/00_widgets.ipynb #369d54c3
 def asset(name: str,  # of a file in `vae_nb/explore/assets`
           ) -> str:   # its text
