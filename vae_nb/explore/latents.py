@@ -22,7 +22,7 @@ from ..basics.figures import Picture, pipeline, samples
 from ..core import INACTIVE_KL
 from ..data.files import read_image
 from ..data.images import Data, held_out_split, resize_images
-from .widgets import (DecodedView, ImageSource, PicturePanel, button, check_index, column, data_for,
+from .widgets import (DataSource, DecodedView, PicturePanel, button, check_index, column, data_for,
                                     index_field, latent_scales, row)
 from ..models.fitted_priors import fit_prior
 from ..models.vae import VAE, evaluating, prepare_images
@@ -188,7 +188,7 @@ class EncodedView(LatentView):
     "A latent view with an image that it was encoded from."
     def __init__(self,
                  model: VAE,                # trained
-                 data: ImageSource | None,  # None: there are no images to choose from
+                 data: DataSource | None,  # None: there are no images to choose from
                  ):
         self.data = None if data is None else data_for(model, data)
         self.image: torch.Tensor | None = None  # (1, C, H, W): the one that was encoded
@@ -235,7 +235,7 @@ class LatentExplorer(EncodedView):
 
     def __init__(self,
                  model: VAE,                      # trained
-                 data: ImageSource | None = None, # what `load_data` gives or takes; None: no images to choose from
+                 data: DataSource | None = None, # what `load_data` gives or takes; None: no images to choose from
                  seed: int = 0,                   # of the random latents
                  ):
         self.draws = check_count("seed", seed, 0)

@@ -14,7 +14,7 @@ from accelerate.tracking import GeneralTracker
 from ..basics.checks import check_count
 from ..basics.figures import Picture, image_grid
 from ..data.images import held_out_split
-from .widgets import (Explorer, ImageSource, NamedImage, PicturePanel, data_for, image_pixels, row,
+from .widgets import (DataSource, Explorer, NamedImage, PicturePanel, data_for, image_pixels, row,
                                     side_by_side, sigma_pixels)
 from ..generation.model_figures import history_figure
 from ..models.vae import VAE, evaluating, prepare_images
@@ -26,7 +26,7 @@ class TrainingMonitor(GeneralTracker, Explorer):
 
     def __init__(self,
                  model: VAE,         # that `fit` will train
-                 data: ImageSource,  # what `load_data` gives or takes
+                 data: DataSource,  # what `load_data` gives or takes
                  n_images: int = 8,  # so many are reconstructed
                  ):
         super().__init__()

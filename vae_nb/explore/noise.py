@@ -16,7 +16,7 @@ from ..basics.checks import InputTypeError, check_count
 from ..basics.figures import (Picture, colour_bar, column_titles, draw_image, draw_sigma, figure_style, panels,
                                    save_figure)
 from ..data.loading import as_data
-from .widgets import (Explorer, ImageSource, PicturePanel, button, check_index, column, data_for,
+from .widgets import (DataSource, Explorer, PicturePanel, button, check_index, column, data_for,
                                     held_out_images, index_field, latent_scales, row)
 from ..models.vae import VAE, evaluating
 from ..training.objectives import metrics_of
@@ -33,7 +33,7 @@ class NoiseExplorer(Explorer):
     "One image under several models, side by side."
     def __init__(self,
                  models: dict[str, VAE], # by name; trained on such images
-                 data: ImageSource,      # what `load_data` gives or takes
+                 data: DataSource,      # what `load_data` gives or takes
                  image: int = 0,         # its number
                  seed: int = 0,          # of the draws from p(x|z)
                  ):

@@ -15,7 +15,7 @@ import torch
 
 from ..basics.checks import InputError, check_count
 from ..basics.figures import Picture, image_grid
-from .widgets import (DecodedView, ImageSource, NamedImage, PicturePanel, check_index, column, data_for,
+from .widgets import (DataSource, DecodedView, NamedImage, PicturePanel, check_index, column, data_for,
                                     decode, held_out_images, image_pixels, index_field, latent_scales, png, row)
 from ..generation.model_figures import bilinear
 from ..models.vae import VAE, evaluating
@@ -28,7 +28,7 @@ class LatentWalk(DecodedView):
 
     def __init__(self,
                  model: VAE,                  # trained
-                 data: ImageSource,           # what `load_data` gives or takes
+                 data: DataSource,           # what `load_data` gives or takes
                  images: Sequence[int],       # numbers of the images at the ends
                  titles: dict[str, str],      # for each of them: beside its field, and above its picture
                  width: int = 136,            # of its picture, in pixels of the screen
@@ -96,7 +96,7 @@ class TraversalExplorer(LatentWalk):
     "A pad between four images: click on it, or move across and down."
     def __init__(self,
                  model: VAE,                            # trained
-                 data: ImageSource,                     # what `load_data` gives or takes
+                 data: DataSource,                     # what `load_data` gives or takes
                  images: Sequence[int] = (0, 1, 2, 3),  # numbers of: top left, top right, bottom left, bottom right
                  steps: int = 7,                        # cells along each side of the pad
                  ):
@@ -159,7 +159,7 @@ class InterpolationPlayer(LatentWalk):
 
     def __init__(self,
                  model: VAE,                      # trained
-                 data: ImageSource,               # what `load_data` gives or takes
+                 data: DataSource,               # what `load_data` gives or takes
                  images: Sequence[int] = (0, 1),  # numbers of the two
                  frames: int = 24,                # from one to the other
                  ):

@@ -174,11 +174,11 @@ class Explorer:
         return {"image/png": data, "text/plain": figure.alt}, {"image/png": {"alt": figure.alt, "width": width}}
 
 # %% ../../nbs/explore/00_widgets.ipynb #59ee4568
-ImageSource = Data | torch.Tensor | np.ndarray | Dataset | str | Path # what `load_data` gives, or what it takes
+DataSource = Data | torch.Tensor | np.ndarray | Dataset | str | Path # what `load_data` gives, or what it takes
 
 
 def data_for(model: VAE,        # for its image shape
-             data: ImageSource,
+             data: DataSource,
              ) -> Data:
     "Data whose images fit the model."
     data = as_data(data)
