@@ -20,8 +20,8 @@ from torch import nn
 from ..basics.checks import InputError, check_count
 from ..basics.figures import Picture, pipeline, samples
 from ..core import INACTIVE_KL
-from ..data.files import read_image
-from ..data.images import Data, held_out_split, resize_images
+from ..data.files import read_image, resize_images
+from ..data.images import Data, held_out_split
 from .widgets import (DataSource, DecodedView, PicturePanel, button, check_index, column, data_for,
                                     index_field, latent_scales, row)
 from ..models.fitted_priors import fit_prior
@@ -131,10 +131,10 @@ class LatentSliders:
 class LatentView(DecodedView):
     "A latent as sliders, as bars and as what it is decoded to: the mechanics of `LatentExplorer`."
     def __init__(self,
-                 model: VAE,                  # trained
-                 images: torch.Tensor | None, # (B, C, H, W), for the scales; None: images that the model itself makes
+                 model: VAE,         # trained
+                 data: Data | None,  # for the scales; None: images that the model itself makes
                  ):
-        scales = latent_scales(model, images)
+        scales = latent_scales(model, data)
         super().__init__(model, scales.top)
         self.kl = scales.kl.tolist()
         self.latent_sliders = LatentSliders(self.kl, scales.limit, self._moved)
@@ -172,16 +172,17 @@ class LatentView(DecodedView):
 # %% ../../nbs/explore/01_latents.ipynb #f90a10bb
 def read_upload(name: str,                          # of the file
                 content: bytes | memoryview,
-                image_shape: tuple[int, int, int],  # (C, H, W)
+                image_shape: tuple[int, ...],       # (C, H, W)
                 ) -> torch.Tensor:                  # (C, H, W) uint8
     "An image file as the model wants it: grey or colour, the centre of it, scaled."
-    mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(image_shape[0])
-    if mode is None: raise InputError(f"the model expects {image_shape[0]} channels, which no uploaded image can have")
+    channels, height, width = image_shape
+    mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(channels)
+    if mode is None: raise InputError(f"the model expects {channels} channels, which no uploaded image can have")
     try: image = read_image(io.BytesIO(content), mode)
     except ValueError as error:
         raise InputError(f"{name} can't be read as an image ({type(error.__cause__).__name__})") from error
     x = torch.from_numpy(np.array(image))
-    return resize_images(x.reshape(1, *x.shape[:2], -1).movedim(-1, 1), image_shape[1:])[0]
+    return resize_images(x.reshape(1, *x.shape[:2], -1).movedim(-1, 1), (height, width))[0]
 
 # %% ../../nbs/explore/01_latents.ipynb #0be85aef
 class EncodedView(LatentView):
@@ -192,7 +193,7 @@ class EncodedView(LatentView):
                  ):
         self.data = None if data is None else data_for(model, data)
         self.image: torch.Tensor | None = None  # (1, C, H, W): the one that was encoded
-        super().__init__(model, None if self.data is None else self.data.train)
+        super().__init__(model, self.data)
         self.original = PicturePanel("x, encoded")
         self.original.show(np.full(model.image_shape[1:], 128, np.uint8), "<small>none yet</small>")
 

@@ -41,7 +41,7 @@ class NoiseExplorer(Explorer):
             raise InputTypeError(f"models is a {type(models).__name__}; expected a dict, name to VAE, not empty")
         self.models, self.data, self.draws = models, as_data(data), check_count("seed", seed, 0)
         for model in models.values(): data_for(model, self.data)
-        self.top = max(latent_scales(model, self.data.train, 128).top for model in models.values())
+        self.top = max(latent_scales(model, self.data, 128).top for model in models.values())
         self.index = index_field(self.data, "Image number", check_index("image", self.data, image))
         self.index.observe(self.listener(self.show), "value")
         again = button("Draw again", "other draws from p(x|z)", self.listener(self.draw_again))

@@ -54,7 +54,7 @@ def _round_with_feedback(steps: torch.Tensor, # weights in steps, (outputs, inpu
 
 # %% ../../nbs/explore/05_rounding.ipynb #ce1df0ff
 Precision = Literal["float16", "int8"]
-PRECISIONS: dict[Precision, int] = {"float16": 2, "int8": 1} # bytes of a weight, the finest first
+PRECISIONS: dict[str, int] = {"float16": 2, "int8": 1} # bytes of a weight, the finest first
 
 
 def rounded(weight: torch.Tensor,              # (outputs, ...)

@@ -36,7 +36,7 @@ class LatentWalk(DecodedView):
         if len(images) != len(titles):
             raise InputError(f"images={images!r}: expected the numbers of {len(titles)} images")
         self.data = data_for(model, data)
-        super().__init__(model, latent_scales(model, self.data.train).top)
+        super().__init__(model, latent_scales(model, self.data).top)
         self.index_fields = [index_field(self.data, text, check_index("images", self.data, i))
                              for text, i in zip(titles, images)]
         self.picture_panels = [PicturePanel(title, width) for title in titles.values()]

@@ -201,7 +201,7 @@ def export_explorer(model: VAE,           # trained; its decoder a row of plain 
         raise InputError(f"the images have {model.image_shape[0]} channels; a page shows 1 (grey) or 3 (RGB)")
     describe_likelihood(model.decoder.head)
     weights, needed = sum(weight.numel() for weight in model.decoder.network.parameters()), 0
-    kinds: tuple[Precision, ...] = tuple(PRECISIONS) if precision is None else (precision,)
+    kinds: tuple[Precision, ...] = ("float16", "int8") if precision is None else (precision,)
     for kind in kinds:
         needed = 4 * PRECISIONS[kind] * weights // 3
         if needed > limit: continue

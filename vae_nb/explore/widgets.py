@@ -22,7 +22,6 @@ import torch
 import traitlets
 from PIL import Image
 from torch.distributions import Distribution
-from torch.utils.data import Dataset
 
 from ..basics.checks import InputError, check_count
 from ..basics.figures import DOTS_PER_INCH, Picture, is_constant, sigma_map, to_array, to_pixels
@@ -174,7 +173,7 @@ class Explorer:
         return {"image/png": data, "text/plain": figure.alt}, {"image/png": {"alt": figure.alt, "width": width}}
 
 # %% ../../nbs/explore/00_widgets.ipynb #59ee4568
-DataSource = Data | torch.Tensor | np.ndarray | Dataset | str | Path # what `load_data` gives, or what it takes
+DataSource = Data | torch.Tensor | np.ndarray | str | Path # what `load_data` gives, or what it takes
 
 
 def data_for(model: VAE,        # for its image shape
@@ -233,13 +232,13 @@ class LatentScales(NamedTuple):
     top: float       # the largest σ, in pixel units
 
 
-def latent_scales(model: VAE,                          # trained
-                  images: torch.Tensor | None = None,  # (B, C, H, W); None: images that the model itself makes
-                  n: int = 512,                        # so many of them are used
+def latent_scales(model: VAE,                # trained
+                  data: Data | None = None,  # its training images are used; None: images that the model itself makes
+                  n: int = 512,              # so many of them
                   ) -> LatentScales:
     "The scales of latents and of σ, from some images."
     with evaluating(model):
-        images = model.prior_predictive(n).mean.clamp(0, 1) if images is None else prepare_images(model, images[:n])
+        images = model.prior_predictive(n).mean.clamp(0, 1) if data is None else prepare_images(model, data.train[:n])
         q, prior = model.encode(images), model.prior()
         kl = kl_per_dimension(q, prior).mean(0)  # (L,)
         reach = max((q.mean.abs() + 2 * q.stddev).max().item(), (prior.mean.abs() + 3 * prior.stddev).max().item())
