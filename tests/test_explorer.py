@@ -1,4 +1,8 @@
-"""Exported explorers compute in Chromium what PyTorch computes: every likelihood, network and activation."""
+"""Exported explorers: clean scripts, which compute in Chromium what PyTorch computes, for every kind of model."""
+import json
+import shutil
+import subprocess
+
 import pytest
 import torch
 
@@ -18,6 +22,12 @@ CASES = {
     "imagewise cnn": (GREY, dict(decoder="cnn", noise="imagewise", channels=(8,), mean="identity")),
     "bernoulli cnn": (COLOUR, dict(decoder="cnn", likelihood="bernoulli", channels=(8,))),
 } | {name: (GREY, dict(decoder="mlp", activation=name)) for name in ACTIVATIONS}
+
+ESLINT = "eslint@9.39.5"  # fetched by npx once, and kept in npm's cache
+RULES = ("no-undef no-unused-vars no-redeclare no-const-assign no-dupe-keys no-unreachable no-self-assign "
+         "no-fallthrough no-cond-assign no-loss-of-precision no-empty no-var prefer-const eqeqeq use-isnan "
+         "valid-typeof").split()
+GLOBALS = "document,atob,ImageData"  # of the browser, that the script uses
 
 
 def page_of(tmp_path, case):
@@ -52,6 +62,39 @@ def test_browser_agrees_with_torch(case, chromium, tmp_path):
     print(f"{case}: mean {mean_error:.5f}, σ {sigma_error:.3%}")
     assert mean_error <= 0.02 and sigma_error <= 0.1
     if "int8" not in case: assert mean_error < 0.002 and sigma_error < 0.01  # half precision is much nearer
+
+
+def test_each_script_parses(root):
+    if not shutil.which("node"): pytest.skip("Node is not installed")
+    scripts = sorted((root / "vae_nb" / "explore" / "assets").glob("*.js"))
+    assert len(scripts) == 7
+    for script in scripts: subprocess.run(["node", "--check", script], check=True)
+
+
+def test_whole_script_passes_eslint(tmp_path):
+    "The pieces share one scope, so names are checked in the whole: none unknown, unused or declared twice."
+    if not shutil.which("npx"): pytest.skip("npx, which fetches ESLint, is not installed")
+    model = create_vae(GREY, 2, "mlp", "mlp", hidden=(8,))
+    export_explorer(model, tmp_path / "page.js", torch.rand(2, *GREY))
+    rules = json.dumps(dict.fromkeys(RULES, "error"))
+    words = ["npx", "--yes", ESLINT, "--no-config-lookup", "--no-inline-config", "--parser-options",
+             "sourceType:script", "--global", GLOBALS, "--rule", rules, "page.js"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    if "npm error" in done.stderr: pytest.skip(f"ESLint can't be fetched: {done.stderr.splitlines()[0]}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (tmp_path / "page.js").write_text("const unused = unknown;\n")
+    wrong = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=240).stdout
+    assert "no-unused-vars" in wrong and "no-undef" in wrong  # the check can fail
+
+
+def test_notebooks_show_the_files(root):
+    "A notebook stores what it shows of a file; it must be the file as it is."
+    folder = root / "nbs" / "explore"
+    cells = [cell for path in sorted(folder.glob("*.ipynb")) for cell in json.loads(path.read_text("utf-8"))["cells"]]
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    shown = "\n".join("".join(output.get("data", {}).get("text/markdown", "")) for output in outputs)
+    for asset in sorted((root / "vae_nb" / "explore" / "assets").iterdir()):
+        assert asset.read_text("utf-8") in shown, f"{asset.name} has changed: execute the notebook that shows it"
 
 
 def test_page_is_accessible_and_fits_a_phone(chromium, tmp_path):
