@@ -49,9 +49,6 @@ def print_metrics(numbers: dict[str, float], # name -> value, as `evaluate` give
         print(f"  {name:<16}{numbers[name]:>10,.{digits}f} {unit:<{width}}  {meaning}")
 
 # %% ../nbs/09_cli.ipynb #5ec71085
-PYTHON_ONLY = ("prior",) # parameters that no word can stand for
-
-
 def with_full_paths(options: dict, # as typed
                     ) -> dict:     # a copy
     "The same options, with the full paths of folders."
@@ -60,6 +57,9 @@ def with_full_paths(options: dict, # as typed
         folder = Path(word).expanduser().absolute()
         return str(folder) if name == "root" or folder.is_dir() and word not in DATA_SETS else word
     return {name: full(name, word) for name, word in options.items()}
+
+# %% ../nbs/09_cli.ipynb #5ec71089
+PYTHON_ONLY = ("prior",) # parameters that no word can stand for
 
 
 def options_of(function: Callable, options: dict) -> dict:
@@ -108,7 +108,7 @@ def train_model(model: "VAE",
         on_main(lambda: record.enter_context(run_record(out, settings_by_function(options), command)))
         return fit(model, data, **{**options_of(fit, options), "out": out})
 
-
+# %% ../nbs/09_cli.ipynb #13757173
 def print_result(out: Path,          # folder of the run
                  data: "Data",
                  history: "History",
@@ -223,7 +223,7 @@ def figures(run: str,                # folder of a trained model
     lookup("format", format, dict.fromkeys(("png", "pdf", "svg")))
     draw_figures(load_run_model(run), run_data(run, options), Path(run), Path(out or Path(run) / "figures"), format)
 
-
+# %% ../nbs/09_cli.ipynb #3ecc2d1c
 def sample(run: str,                # folder of a trained model
            *,
            n: int = 64,             # number of images
@@ -389,6 +389,9 @@ def demo(*,
     if stopped and not late: sys.exit(130)
 
 # %% ../nbs/09_cli.ipynb #60455862
+LOAD_DATA, CREATE_VAE, FIT = "vae_nb.data.loading:load_data", "vae_nb.models.vae:create_vae", "vae_nb.training.fit:fit"
+
+
 def source_path(module: str, # "vae_nb.training.fit"
                 ) -> Path:
     "The file of a module, which is not imported."
@@ -411,7 +414,7 @@ def function_from_source(where: str,    # "module:function"
     exec(compile(ast.Module([f], []), path, "exec", __future__.annotations.compiler_flag, dont_inherit=True), names)
     return names[name]
 
-
+# %% ../nbs/09_cli.ipynb #60455863
 def documented_parameters(function: Callable) -> list[tuple[Parameter, str]]:
     "The parameters of a function, each with its comment; those of `**options` are not among them."
     comments = docments(function, returns=False)
@@ -430,20 +433,20 @@ def parse_value(word: str) -> int | float | str | None:
 LIST_OPTIONS = "hidden", "channels", "resize", "runs" # take any number of values
 TEXT_OPTIONS = "source", "root", "out", "npz"         # are paths or names: taken as typed, even if all digits
 FLAG_NAMES = dict(source="data")                      # parameter -> its name in the terminal, where it is another one
-HELP_TEXTS = dict(                                    # in place of the comment
+HELP_TEXTS = dict(                                    # in place of the comment in the library
     latent_dim="length of the latent vector",
     source="name of a data set (vae_nb data lists them), or a folder of images",
     test="for the test: a count, a fraction, or a folder; none: the source's own images, or else 0.1",
     hidden="widths of an MLP encoder; the decoder mirrors them; none at all is a linear map",
-    compile="compile the steps; on a GPU, --compile reduce-overhead records them too (default: no)",
+    compile="compile the steps; on a GPU, --compile reduce-overhead makes CUDA graphs of them too (default: no)",
     sigma_floor="smallest σ of a pixel (default: that of rounding to 8 bits, 0.0011)",
     resume="go on with the run in the folder, with the options that it was started with",
-    seed="of the split, the first weights, data order and noise",
+    seed="of the splits, and in training of the first weights, data order and noise",
 )
 
 # %% ../nbs/09_cli.ipynb #22682197
 def annotation_text(p: Parameter) -> str:
-    "The annotation as it is written; "" without one."
+    "The annotation as it is written, or nothing."
     if p.annotation is p.empty: return ""
     return p.annotation if isinstance(p.annotation, str) else formatannotation(p.annotation)
 
@@ -453,27 +456,37 @@ def join_or(names: list[str]) -> str:
     return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
+def in_terminal_words(name: str,    # of a parameter of the library
+                      comment: str, # beside it
+                      ) -> str:
+    "The comment without quotes, and without what only Python can give."
+    if name in HELP_TEXTS: return HELP_TEXTS[name]
+    text = re.sub(", or an? .*", "", comment)                          # a module, a function, …
+    if text != comment: text = re.sub(r', ("\w+")$', r' or \1', text)  # "cnn", "mlp" -> "cnn" or "mlp"
+    return text.replace('"', "").replace("None", "none")
+
+
 def option_help(p: Parameter,
-                comment: str,        # beside the parameter
+                text: str,            # what the parameter is
                 of_run: bool = False, # is the default that of a run, which is not known yet?
                 ) -> str:
-    "The line of --help: the known names, the comment without what only Python can give, and the default."
-    text = HELP_TEXTS.get(p.name) or re.sub(", or an? .*", "", comment).replace('"', "")
+    "The line of --help: the known names, the text, and the default."
     names = re.findall(r"""['"](\w+)['"]""", annotation_text(p)) if "Literal[" in annotation_text(p) else []
     if not all(name in text for name in names): text = f"{join_or(names)}: {text}"
-    if not (of_run or isinstance(p.default, bool) or p.default is p.empty or re.search(r"\(default: |None", text)):
+    said = "(default: " in text or p.default is None and "none" in text
+    if not (of_run or said or isinstance(p.default, bool)):
         values = p.default if isinstance(p.default, tuple) else ["none" if p.default is None else p.default]
         text += f" (default: {' '.join(map(str, values))})"
     return text.replace("%", "%%")  # argparse's own sign
 
 # %% ../nbs/09_cli.ipynb #abf4555c
-def place_arguments(p: Parameter, comment: str) -> dict: # of argparse's `add_argument`
+def place_arguments(p: Parameter, text: str) -> dict: # of argparse's `add_argument`
     "How argparse reads a parameter that is given by its place."
     count = "+" if p.name in LIST_OPTIONS else None if p.default is p.empty else "?"
-    return dict(dest=p.name, metavar=p.name.upper(), nargs=count, default=argparse.SUPPRESS, help=comment)
+    return dict(dest=p.name, metavar=p.name.upper(), nargs=count, default=argparse.SUPPRESS, help=text)
 
 
-def option_arguments(p: Parameter, comment: str, of_run: bool = False) -> tuple[str, dict]: # flag; as above
+def option_arguments(p: Parameter, text: str, of_run: bool = False) -> tuple[str, dict]: # flag; as above
     "How argparse reads a parameter that is given by its name; for `of_run`, see `option_help`."
     if p.default is False and annotation_text(p) == "bool": how: dict = dict(action="store_true")
     elif p.default is False: how = dict(nargs="?", const=True, metavar="MODE")  # a switch that may have a value
@@ -481,12 +494,11 @@ def option_arguments(p: Parameter, comment: str, of_run: bool = False) -> tuple[
     else:
         several = p.name in LIST_OPTIONS
         how = dict(type=str if p.name in TEXT_OPTIONS else parse_value, nargs="*" if several else None,
-                   metavar="N" if several or annotation_text(p).startswith("int") else "X")
-    how |= dict(dest=p.name, default=argparse.SUPPRESS, help=option_help(p, comment, of_run))
+                   metavar="N" if several or annotation_text(p) in ("int", "int | None") else "X")
+    how |= dict(dest=p.name, default=argparse.SUPPRESS, help=option_help(p, text, of_run))
     return "--" + FLAG_NAMES.get(p.name, p.name).replace("_", "-"), how
 
 # %% ../nbs/09_cli.ipynb #de71bc74
-LOAD_DATA, CREATE_VAE, FIT = "vae_nb.data.loading:load_data", "vae_nb.models.vae:create_vae", "vae_nb.training.fit:fit"
 COMMANDS: dict[str, tuple[Callable, tuple[str, ...]]] = dict( # in the order of the help
     demo=(demo, ()),
     train=(train, (LOAD_DATA, CREATE_VAE, FIT)),
@@ -497,7 +509,7 @@ COMMANDS: dict[str, tuple[Callable, tuple[str, ...]]] = dict( # in the order of 
     explore=(explore, (LOAD_DATA,)),
     data=(data, (LOAD_DATA,)))
 
-
+# %% ../nbs/09_cli.ipynb #de71bc78
 class CommandParser(argparse.ArgumentParser):
     "An ArgumentParser that raises InputError, with a suggestion where an option is not known."
     def error(self, message: str) -> NoReturn:
@@ -505,16 +517,17 @@ class CommandParser(argparse.ArgumentParser):
         near = difflib.get_close_matches(unknown[1], self._option_string_actions, n=1) if unknown else []
         raise InputError(message + (f". Did you mean {near[0]}?" if near else ""))
 
-
+# %% ../nbs/09_cli.ipynb #de71bc79
 def create_parser(name: str) -> CommandParser:
     "The parser of one command."
     function, others = COMMANDS[name]
     own = documented_parameters(function)
     by_place = [(p, comment) for p, comment in own if p.kind is not p.KEYWORD_ONLY]
     places = [p.name.upper() if p.default is p.empty else f"[{p.name.upper()}]" for p, _ in by_place]
+    if "RUNS" in places: places.append("...")
     parser = CommandParser(f"vae_nb {name}", " ".join(["vae_nb", name, *places, "[options]"]), function.__doc__)
-    def add(group, p, comment, of_run=False):
-        flag, how = option_arguments(p, comment, of_run)
+    def add(group, p, text, of_run=False):
+        flag, how = option_arguments(p, text, of_run)
         group.add_argument(flag, **how)
     for p, comment in by_place: parser.add_argument(**place_arguments(p, comment))
     for p, comment in own[len(by_place):]: add(parser, p, comment)
@@ -523,7 +536,8 @@ def create_parser(name: str) -> CommandParser:
         title = f"options of {where.partition(':')[2]}" + (" (default: those of the run)" if of_run else "")
         group = parser.add_argument_group(title)
         for p, comment in documented_parameters(function_from_source(where)):
-            if p.default is not p.empty and p.name not in taken: add(group, p, comment, of_run)
+            text = in_terminal_words(p.name, comment)
+            if p.default is not p.empty and p.name not in taken: add(group, p, text, of_run)
             taken.add(p.name)
     return parser
 
@@ -545,7 +559,7 @@ def with_flag_names(error: Exception, # its message begins with the name of a pa
     flags = {"save": "--out"} | {a.dest: a.option_strings[0] for a in actions if a.option_strings}
     return re.sub(r"^(\w+)(?=[=:\[]| has | is )", lambda match: flags.get(match[1], match[1]), str(error))
 
-
+# %% ../nbs/09_cli.ipynb #0b47535d
 @contextmanager
 def warnings_as_notes() -> Iterator[None]:
     "Show each warning of this package as one line, once, without the place in the source."
@@ -566,10 +580,10 @@ def overview() -> str:
     return "\n".join(["usage: vae_nb COMMAND [options]", "", "Variational autoencoders for images.", "", *rows, "",
                       "vae_nb COMMAND --help lists the options of a command."])
 
-
+# %% ../nbs/09_cli.ipynb #28548de7
 def main(words: list[str] | None = None, # what follows `vae_nb`; None: the words of this process
          ) -> None:
-    "Run a command; exit codes are in the table above."
+    "Run a command. Exit codes: 2 for what the user can mend, 1 for a training that broke, 130 after Ctrl-C."
     command, *words = (sys.argv[1:] if words is None else words) or ["--help"]
     # Threads that sleep while they wait cost little. Spinning ones, beside a busy program, cost the demo its minute.
     if command == "demo" and "torch" not in sys.modules: os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
