@@ -172,8 +172,8 @@ def test_every_value_reaches_its_function(cli, monkeypatch):
                         mean="identity", sigma=0.2, sigma_floor=0.01),
         fit=dict(epochs=1, batch_size=4, lr=0.002, objective="iwae", k=2, beta_nll=None, kl_weight=1,
                  schedule="constant", grad_clip=1.5, patience=3, precision="bf16", compile=True,
-                 checkpoint_activations=True, accumulate=2, out=Path("out"), tracker="x", optimizer="muon", init="data_mean", seed=7,
-                 progress=False, resume=True))
+                 checkpoint_activations=True, accumulate=2, out=Path("out"), tracker="x", optimizer="muon",
+                 init="data_mean", seed=7, progress=False, resume=True))
     code, out, err = cli(
         "train --data images --root cache --limit 9 --valid 2 --binarize dynamic --seed 7 --resize 14 12 --no-progress "
         "--test more --latent-dim 3 --encoder mlp --decoder cnn --posterior full_covariance --likelihood gaussian "
