@@ -438,6 +438,7 @@ HELP_TEXTS = dict(                                    # in place of the comment 
     source="name of a data set (vae_nb data lists them), or a folder of images",
     test="for the test: a count, a fraction, or a folder; none: the source's own images, or else 0.1",
     hidden="widths of an MLP encoder; the decoder mirrors them; none at all is a linear map",
+    objective="elbo, iwae, elbo_stl, iwae_stl, iwae_dreg, free_bits, tc_vae, dip_vae or info_vae (default: elbo)",
     compile="compile the steps; on a GPU, --compile reduce-overhead makes CUDA graphs of them too (default: no)",
     sigma_floor="smallest σ of a pixel (default: that of rounding to 8 bits, 0.0011)",
     resume="go on with the run in the folder, with the options that it was started with",
