@@ -13,21 +13,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fastcore.docments import docments
 from PIL import Image
 
-import vae_nb.data
-import vae_nb.training
-import vae_nb.vae
-from vae_nb.cli import COMMANDS, NUMBERS, main, parser_of
+from vae_nb.basics.checks import InputError, InputTypeError, MissingPackageError
+from vae_nb.cli import COMMANDS, LIST_OPTIONS, create_parser, documented_parameters, function_from_source, main
 from vae_nb.data.images import bundled_digits
 from vae_nb.data.loading import load_data
 from vae_nb.evaluation.metrics import evaluate
 from vae_nb.models.vae import VAE, create_vae
 from vae_nb.training.fit import fit
+from vae_nb.training.objectives import METRICS
 from vae_nb.training.runs import RUN_FILES, History
 
 TINY = ("--encoder mlp --decoder mlp --hidden 16 --latent-dim 3 --sigma-floor 0.05 "
         "--batch-size 50 --epochs 2 --no-progress")
+NUMBERS = ["elbo", "reconstruction", "kl", "rmse", "sigma"]
 FIGURES = ["history.png", "neighbourhood.png", "pipeline.png", "prior.png", "traversal.png"]
 
 
@@ -80,11 +81,47 @@ main([])
 for words in [["--help"], *([name, "--help"] for name in COMMANDS)]:
     try: main(words)
     except SystemExit as e: assert not e.code
-heavy = {"torch", "numpy", "matplotlib", "pandas", "accelerate", "fastcore"} & set(sys.modules)
+heavy = {"torch", "numpy", "matplotlib", "pandas", "accelerate"} & set(sys.modules)
 assert not heavy, heavy"""
     done = outside("-c", code, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     for name in COMMANDS: assert f"\n  {name} " in done.stdout and f"usage: vae_nb {name} " in done.stdout
+
+
+def test_modules_are_the_command_too(tmp_path):
+    "python -m vae_nb, and python -m vae_nb.cli for launchers."
+    for module in ("vae_nb", "vae_nb.cli"):
+        done = outside("-m", module, "train", "--latent-dim", "0", folder=tmp_path)
+        expected = "vae_nb: error: --latent-dim=0: expected an integer of at least 1\n"
+        assert (done.returncode, done.stderr) == (2, expected)
+        done = outside("-m", module, folder=tmp_path)
+        assert done.returncode == 0 and done.stdout.startswith("usage: vae_nb COMMAND [options]")
+
+
+def test_options_are_those_of_the_living_functions():
+    "What is read off the source of a function is what docments and inspect find in it once it is imported."
+    for function in (load_data, create_vae, fit):
+        read = documented_parameters(function_from_source(f"{function.__module__}:{function.__name__}"))
+        living, comments = signature(function).parameters, docments(function)
+        assert [p.name for p, _ in read] == list(living)
+        for p, comment in read:
+            assert comment == comments[p.name] and len(comment) > 3, f"{p.name} has no comment"
+            default = living[p.name].default
+            assert p.default == default or vars(sys.modules[function.__module__])[p.default] == default
+            if isinstance(default, tuple): assert p.name in LIST_OPTIONS
+
+
+def test_the_help_reads_well():
+    "Names without quotes, switches as switches, defaults as they are typed."
+    text = " ".join(create_parser("train").format_help().split())
+    for words in ("--schedule X", "--hidden [N ...]", "(default: 512 256)", "(default: cosine)", "--resume go on",
+                  "--progress, --no-progress show", "--compile [MODE]", "--epochs N", "--checkpoint-activations keep"):
+        assert words in text, words
+    for wrong in ('"', "Literal", "nn.Module", "module from", "Head", "()", "--prior", "--model "):
+        assert wrong not in text, wrong
+    for command in COMMANDS:
+        help = create_parser(command).format_help()
+        assert "(default: None)" not in help and "(default: True)" not in help and "(default: False)" not in help
 
 
 def test_a_terminal_without_greek_letters(tmp_path):
@@ -104,7 +141,7 @@ def test_the_installed_command(settings, tmp_path):
 def test_every_option_is_there():
     for command, functions in dict(train=(load_data, create_vae, fit), evaluate=(load_data,),
                                    data=(load_data,)).items():
-        known = {action.dest: action for action in parser_of(command)._actions}
+        known = {action.dest: action for action in create_parser(command)._actions}
         for name in {name for function in functions for name in signature(function).parameters}:
             if name in ("image_shape", "model", "data", "prior"): continue  # no words could give them
             flag = "--" + {"source": "data"}.get(name, name).replace("_", "-")
@@ -122,7 +159,7 @@ def test_every_value_reaches_its_function(cli, monkeypatch):
             return function(*arguments, **options)
         call.__name__, call.__signature__ = function.__name__, signature(function)
         monkeypatch.setattr(module, function.__name__, call)
-    spy(vae_nb.data, load_data); spy(vae_nb.vae, create_vae); spy(vae_nb.training, fit)
+    for function in (load_data, create_vae, fit): spy(sys.modules[function.__module__], function)
     digits = bundled_digits()["test_images"]
     for folder in ("images", "more"):
         Path(folder).mkdir()
@@ -134,9 +171,9 @@ def test_every_value_reaches_its_function(cli, monkeypatch):
                         noise="homoscedastic", hidden=[32, 8], channels=[4, 4], kernel_size=5, activation="gelu",
                         mean="identity", sigma=0.2, sigma_floor=0.01),
         fit=dict(epochs=1, batch_size=4, lr=0.002, objective="iwae", k=2, beta_nll=None, kl_weight=1,
-                 schedule="constant", grad_clip=1.5, patience=3, precision="bf16", compile=True, checkpoint_activations=True,
-                 accumulate=2, out=Path("out"), tracker="x", optimizer="muon", init="data_mean", seed=7,
-                 progress=False, resume=True))
+                 schedule="constant", grad_clip=1.5, patience=3, precision="bf16", compile=True,
+                 checkpoint_activations=True, accumulate=2, out=Path("out"), tracker="x", optimizer="muon",
+                 init="data_mean", seed=7, progress=False, resume=True))
     code, out, err = cli(
         "train --data images --root cache --limit 9 --valid 2 --binarize dynamic --seed 7 --resize 14 12 --no-progress "
         "--test more --latent-dim 3 --encoder mlp --decoder cnn --posterior full_covariance --likelihood gaussian "
@@ -187,14 +224,15 @@ def test_evaluate(cli, trained):
     code, out, err = cli(f"evaluate {trained} --no-report")
     table = {line.split()[0]: float(line.split()[1].replace(",", "")) for line in out.splitlines()[1:]}
     numbers = evaluate(VAE.load(trained), data)
-    assert list(table) == ["elbo", "reconstruction", "kl", "rmse", "sigma"]
+    assert list(table) == [name for name in METRICS if name in NUMBERS]
     for name in table: assert table[name] == pytest.approx(numbers[name], abs=0.006)
+    for name in table: assert METRICS[name].unit in out and METRICS[name].meaning in out
     other = json.loads(cli(f"evaluate {trained} --data mnist-10k --limit 50 --json --no-report")[1])  # grey again
     assert other["elbo"] == evaluate(VAE.load(trained), load_data("mnist-10k", limit=50))["elbo"]
 
 
 def test_report_and_compare(cli, trained, tmp_path, chromium):
-    quick = "--images 20 --likelihood-k 10"
+    quick = "--n-images 20 --likelihood-k 10"
     code, out, err = cli(f"evaluate {trained} {quick} --out here --split valid")
     assert (code, err) == (0, "") and "here/report.html" in out and files("here") == ["report.html", "report.json"]
     found = json.loads(Path("here/report.json").read_text())
@@ -359,7 +397,7 @@ BAD = {
 
 @pytest.mark.parametrize("line", BAD)
 def test_mistakes(cli, monkeypatch, line):
-    monkeypatch.setattr("vae_nb.cli.seconds_an_epoch", lambda *_, **__: 1.0)
+    monkeypatch.setattr("vae_nb.cli.seconds_per_epoch", lambda *_, **__: 1.0)
     Path("file").write_text("")
     for folder in ("empty", "broken", "sizes"): Path(folder).mkdir()
     Path("broken/bad.png").write_bytes(b"\x89PNG no more")
@@ -410,11 +448,23 @@ def test_numbers_that_break(cli):
     assert files(".") == []
 
 
-def test_faults_of_ours_keep_their_traceback(cli, monkeypatch):
-    # a ValueError, a TypeError, an IndexError
-    for fault in (lambda *_, **__: int("x"), lambda: None, lambda *_, **__: [][0]):
-        monkeypatch.setattr("vae_nb.data.load_data", fault)
-        with pytest.raises((ValueError, TypeError, IndexError)): cli("data mnist-10k --limit 5")
+def raising(error):
+    def fail(*arguments, **options): raise error
+    return fail
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), TypeError("x"), KeyError("x"), ImportError("x"), RuntimeError("x"),
+                                   ZeroDivisionError("x"), AssertionError("x"), NotImplementedError("x")])
+def test_faults_keep_their_traceback(cli, monkeypatch, error):
+    monkeypatch.setattr("vae_nb.data.loading.load_data", raising(error))
+    with pytest.raises(type(error)) as caught: cli("data mnist-10k --limit 5")
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("kind", [InputError, InputTypeError, MissingPackageError, OSError, FileNotFoundError])
+def test_messages_that_are_meant_for_users(cli, monkeypatch, kind):
+    monkeypatch.setattr("vae_nb.data.loading.load_data", raising(kind("limit=5: x")))
+    assert cli("data mnist-10k --limit 5") == (2, "", "vae_nb: error: --limit=5: x\n")
 
 
 def test_notes_instead_of_warnings(cli):
@@ -438,12 +488,12 @@ def few(monkeypatch, n=200):
     "Less data for the demo."
     def load(source, **options): return load_data(source, **options | ({"limit": n} if source == "mnist-10k" else {}))
     load.__name__, load.__signature__ = "load_data", signature(load_data)
-    monkeypatch.setattr("vae_nb.data.load_data", load)
+    monkeypatch.setattr("vae_nb.data.loading.load_data", load)
 
 
 def test_demo_again(cli, monkeypatch, offline):
     few(monkeypatch)
-    monkeypatch.setattr("vae_nb.cli.seconds_an_epoch", lambda *_, **__: 1.0)
+    monkeypatch.setattr("vae_nb.cli.seconds_per_epoch", lambda *_, **__: 1.0)
     first, second = (cli("demo --seconds 10 --no-progress --out here") for _ in range(2))
     assert first == second and first[0] == 0 and "Training for 2 epochs" in first[1]
     assert files("here") == sorted([*RUN_FILES, "figures", *(f"figures/{name}" for name in FIGURES)])
@@ -455,23 +505,23 @@ def test_demo_again(cli, monkeypatch, offline):
 
 def test_demo_on_slow_machines(cli, monkeypatch):
     few(monkeypatch)
-    monkeypatch.setattr("vae_nb.cli.seconds_an_epoch", lambda *_, **__: 1e-3)  # a guess that is far too good
-    monkeypatch.setattr("vae_nb.cli.EPOCHS_A_MINUTE", 10 ** 5)
+    monkeypatch.setattr("vae_nb.cli.seconds_per_epoch", lambda *_, **__: 1e-3)  # a guess that is far too good
+    monkeypatch.setattr("vae_nb.cli.EPOCHS_PER_MINUTE", 10 ** 5)
     start = time.monotonic()
     code, out, _ = cli("demo --seconds 2 --no-progress")
     assert (code == 0 and re.search(r"Training for \d{4} epochs", out) and "Time is up." in out
             and 2 <= time.monotonic() - start)
-    monkeypatch.setattr("vae_nb.cli.EPOCHS_A_MINUTE", 12)
+    monkeypatch.setattr("vae_nb.cli.EPOCHS_PER_MINUTE", 12)
     # the trial takes all the time
-    monkeypatch.setattr("vae_nb.cli.seconds_an_epoch", lambda *_, **__: time.sleep(1) or 1.0)
+    monkeypatch.setattr("vae_nb.cli.seconds_per_epoch", lambda *_, **__: time.sleep(1) or 1.0)
     code, out, _ = cli("demo --seconds 1 --no-progress")
     assert code == 0 and "Time is up." in out and "stopped in its first epoch" in out and "elbo" in out
     assert not Path("runs/demo/history.csv").exists()  # that of the demo before is gone
-    monkeypatch.setattr("vae_nb.cli.seconds_an_epoch", lambda *_, **__: 5.0)
+    monkeypatch.setattr("vae_nb.cli.seconds_per_epoch", lambda *_, **__: 5.0)
     code, out, _ = cli("demo --seconds 14 --no-progress --out slow")
     assert code == 0 and "Training for 2 epochs, at most 14 seconds (a faster machine would make it 3)." in out
-    def stopped(end, data): raise KeyboardInterrupt
-    monkeypatch.setattr("vae_nb.cli.until", stopped)
+    def stopped(data, end): raise KeyboardInterrupt
+    monkeypatch.setattr("vae_nb.cli.with_time_limit", stopped)
     assert cli("demo --seconds 14 --no-progress --out slow")[::2] == (130, "vae_nb: note: stopped\n")
 
 
