@@ -73,7 +73,7 @@ def fit(model: VAE,            # trained in place
         progress: bool = True, # show a bar
         ) -> History:          # one dict per epoch: epoch, step, lr, and numbers named train_… and valid_…
     """Maximise an objective over the images; report, validate and stop on the true ELBO. Ctrl-C ends the training.
-    An argument that can't be right raises an InputError (a ValueError), a loss that isn't finite a FloatingPointError."""
+    An argument that can't be right raises an InputError (a ValueError), a loss that isn't finite FloatingPointError."""
     given = dict(locals())
     with ExitStack() as stack:  # what is entered here ends with the training, also after an error
         stack.callback(model.to, next((p.device for p in model.parameters()), "cpu"))  # back to where it was
