@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ..basics.checks import InputTypeError, lookup
+from ..basics.numerics import keep_freed_memory
 
 # %% ../../nbs/training/05_acceleration.ipynb #51288bbd
 Precision = Literal["fp32", "tf32", "bf16"]
@@ -227,6 +228,7 @@ def accelerated(gradient: Gradient,                     # runs `step` and then i
                 ) -> Iterator[Gradient]:                # to be called in place of `gradient`
     "While inside, a training step is run in these ways."
     mode, graph = compile_mode(compile)
+    keep_freed_memory()  # on the CPU, steps need the same memory again and again
     with ExitStack() as ways:
         ways.enter_context(matmul_precision(precision))
         if checkpoint_activations:

@@ -63,7 +63,7 @@ def sum_over_processes(x: torch.Tensor    # of one shape in all processes
                        ) -> torch.Tensor: # the same in all processes, on this one's device
     "The sum of what the processes have."
     from accelerate.utils import reduce
-    return reduce(x.to(processes().device), "sum")
+    return torch.as_tensor(reduce(x.to(processes().device), "sum"))
 
 
 def any_process(*flags: object # true or false, in this process

@@ -21,7 +21,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..basics.checks import InputError, InputTypeError, check_count, check_positive, lookup
-from ..basics.numerics import keep_freed_memory, seed_generators
+from ..basics.numerics import seed_generators
 from ..core import INACTIVE_KL, Terms, kl_per_dimension
 from ..data.images import Data
 from ..data.loading import as_data
@@ -80,8 +80,8 @@ def fit(model: VAE,            # trained in place
         stack.enter_context(only_main_warns())
         score = None if beta_nll is None else beta_score(beta_nll, model.decoder.head)
         data = main_first(lambda: as_data(data, seed=seed))
-        kl_weight, kl_weight_at = kl_schedule(kl_weight)
-        step = TrainingStep(model, make_objective(objective, kl_weight, beta_nll, len(data.train)), score, k)
+        kl = kl_schedule(kl_weight)  # a number, or a function of t, the share of the training that is done
+        step = TrainingStep(model, make_objective(objective, kl, beta_nll, len(data.train)), score, k)
         s = checked_settings(given, data)  # what can't work is refused here, before anything is computed
         accelerator, share = make_accelerator(tracker, out or "runs"), own_share()
         device, step.dtype = accelerator.device, network_dtype(precision, accelerator.device)
@@ -110,8 +110,8 @@ def fit(model: VAE,            # trained in place
                 model.train(); seed_epoch(s["seed"], run.epoch, share["rank"], device)
                 sums, weights, batches = Sums(), {}, data.batches("train", total, run.epoch, s["seed"], device, **share)
                 for i, x in enumerate(batches, run.epoch * steps):
-                    t, pixel_stats = i / (s["epochs"] * steps), i % steps % 20 == 0  # t: share of the training done
-                    if kl_weight_at: weights = {"kl_weight": kl_weight_at(t)}
+                    t, pixel_stats = i / (s["epochs"] * steps), i % steps % 20 == 0
+                    if callable(kl): weights = {"kl_weight": kl(t)}
                     for group in opt.param_groups: group["lr"] = s["lr"] * SCHEDULES[schedule](t)
                     pieces = x.tensor_split(min(s["accumulate"], len(x)))
                     n_images = {} if len(pieces) == 1 else {"n_images": len(x)}
@@ -216,7 +216,7 @@ def function_name(function: str | Callable) -> str:
 
 
 def make_objective(objective: Objective = "elbo",  # a key of `OBJECTIVES`, or a function of `Terms` that gives (B,)
-                   kl_weight: float | None = 1.0,  # weight of the KL; None: it will be given with each batch
+                   kl_weight: float | Callable[[float], float] = 1.0, # of the KL; a function's value is given with a batch
                    beta_nll: float | None = None,  # β of the β-NLL score
                    n_images: int | None = None,    # in the training data, for objectives that need it
                    ) -> Callable[..., torch.Tensor]: # of `Terms`
@@ -228,26 +228,27 @@ def make_objective(objective: Objective = "elbo",  # a key of `OBJECTIVES`, or a
                          "and a β-NLL score is none; use objective='elbo'")
     if _leaves_open(f, "n_images"): f = partial(f, n_images=n_images)
     if _leaves_open(f, "kl_weight"):
-        return f if kl_weight is None else partial(f, kl_weight=check_weight("kl_weight", kl_weight))
+        return f if callable(kl_weight) else partial(f, kl_weight=check_weight("kl_weight", kl_weight))
     if kl_weight != 1:
-        given = "a schedule" if kl_weight is None else repr(kl_weight)
+        given = "a schedule" if callable(kl_weight) else repr(kl_weight)
         raise InputError(f"kl_weight={given}: the objective {name!r} has no KL weight that is left open; expected 1")
     return f
 
 # %% ../../nbs/training/08_fit.ipynb #b5557c0f
 def kl_schedule(kl_weight: KLWeight # as `fit` takes it
-                ) -> tuple[float | None, Callable[[float], float] | None]: # a number or a function
+                ) -> float | Callable[[float], float]:
     "A KL weight as a number, or as a function of t from 0 to 1."
-    if isinstance(kl_weight, str): kl_weight = lookup("kl_weight", kl_weight, KL_WEIGHTS)
-    if not callable(kl_weight): return check_weight("kl_weight", kl_weight), None
-    for t in range(11): check_weight(f"kl_weight({t / 10})", kl_weight(t / 10))
-    return None, kl_weight
+    weight = lookup("kl_weight", kl_weight, KL_WEIGHTS) if isinstance(kl_weight, str) else kl_weight
+    if not callable(weight): return check_weight("kl_weight", weight)
+    for t in range(11): check_weight(f"kl_weight({t / 10})", weight(t / 10))
+    return weight
 
 
 def kl_weight_name(kl_weight: KLWeight) -> float | str:
     "What a checkpoint remembers of a KL weight."
-    weight, at = kl_schedule(kl_weight)
-    return weight if at is None else f"{function_name(at)}: {', '.join(f'{float(at(t / 10)):.6g}' for t in range(11))}"
+    weight = kl_schedule(kl_weight)
+    if not callable(weight): return weight
+    return f"{function_name(weight)}: {', '.join(f'{float(weight(t / 10)):.6g}' for t in range(11))}"
 
 
 SCHEDULES: dict[str, Callable[[float], float]] = { # of the learning rate, as functions of t

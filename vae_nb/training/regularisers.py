@@ -153,11 +153,11 @@ def mmd(a: torch.Tensor,             # (..., n, L), samples of one distribution
     "Unbiased estimate of the squared maximum mean discrepancy (Gretton et al. 2012)."
     if min(a.shape[-2], b.shape[-2]) < 2:
         raise InputError(f"mmd of {a.shape[-2]} and {b.shape[-2]} samples; expected at least 2 of each")
-    width = a.shape[-1] ** 0.5 if width is None else check_positive("width", width)
+    scale = a.shape[-1] ** 0.5 if width is None else check_positive("width", width)
     def within(z: torch.Tensor) -> torch.Tensor:
         n = z.shape[-2]
-        return (_kernel(z, z, width).sum((-2, -1)) - n) / (n * (n - 1))  # κ(z, z) = 1
-    return within(a) + within(b) - 2 * _kernel(a, b, width).mean((-2, -1))
+        return (_kernel(z, z, scale).sum((-2, -1)) - n) / (n * (n - 1))  # κ(z, z) = 1
+    return within(a) + within(b) - 2 * _kernel(a, b, scale).mean((-2, -1))
 
 # %% ../../nbs/training/02_regularisers.ipynb #b7b61452
 def info_vae(terms: Terms,               # one pass of a batch of B images, at least 2

@@ -8,7 +8,7 @@ __all__ = ['History', 'best_epoch', 'is_finished']
 # %% ../../nbs/training/07_runs.ipynb #feab087b
 import json
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count, takewhile
 from pathlib import Path
