@@ -1,8 +1,9 @@
 """Does speed cost accuracy? Test ELBOs after the same training in float32, with bfloat16 networks, compiled, and both.
 
-Three seeds; bundled digits, Bernoulli pixels tossed anew in each epoch. The difference to float32 is taken seed by
-seed, so that most of the seeds' own spread falls out; beside it stands its standard error. What the machine has no
-arithmetic for is left out; on a GPU, compiled steps are recorded too. Result: benchmarks/accuracy.json.
+Three seeds; bundled digits, Bernoulli pixels sampled anew in each epoch. The difference to float32 is taken seed by
+seed, so that most of the seeds' own spread cancels; beside it stands its standard error. What the machine has no
+arithmetic for is left out; on a GPU, compiled steps are also captured as a CUDA graph.
+Result: benchmarks/accuracy.json.
 """
 import argparse
 import json

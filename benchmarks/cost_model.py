@@ -5,7 +5,7 @@ Counts the work of steps with different batches, image sides, latents, posterior
     seconds = a · calls + b · parameters + c · multiply-adds of matrix products + d · those of convolutions
               + e · numbers written
 
-to every second of them and foretells the others; and likewise the time that two processes need to average their
+to every second of them and predicts the others; and likewise the time that two processes need to average their
 gradients. Memory is counted: what a pass forward keeps for the gradient. The result, nbs/experiments/cost_model.json,
 is read by the notebook beside it.
 """
@@ -40,7 +40,7 @@ COUNTS = "calls", "parameters", "products", "convolutions", "numbers"
 
 
 class LowRank(Head):
-    "N(μ, D(I + VVᵀ)D) with V of shape (L, RANK): the exercise of 05_posteriors."
+    "N(μ, D(I + VVᵀ)D) with V of shape (L, RANK): the exercise of distributions/00_posteriors."
     def __init__(self, latent_dim):
         super().__init__((latent_dim * (2 + RANK),), (latent_dim,))
         self.latent_dim = latent_dim

@@ -35,7 +35,7 @@ IMAGES = {(1, 28, 28): "bernoulli", (3, 64, 64): "gaussian", (3, 128, 128): "gau
 BATCHES = {"MLP": (512, 4096, 1024, 1024), "CNN": (128, 1024, 512, 256)}
 CASES = [(network, shape, batch) for network, batches in BATCHES.items()
          for shape, batch in zip([(1, 28, 28), *IMAGES], batches)]
-WAYS = {"as it is": False, "compiled": True, "recorded": "reduce-overhead"}
+WAYS = {"as it is": False, "compiled": True, "recorded": "reduce-overhead"}  # "recorded": captured as a CUDA graph
 SETTINGS = [(*case, precision, way) for case in CASES for precision in PRECISIONS for way in WAYS
             if way != "compiled" or case[2] == BATCHES[case[0]][0]]
 
@@ -79,7 +79,8 @@ def operations(network, shape):
 def peak(precision, n=8192):
     "Operations a second of one large matrix product."
     a, b = (torch.randn(n, n, device="cuda", dtype=PRECISIONS[precision] or torch.float32) for _ in "ab")
-    with matmul_precision(precision): return 2 * n ** 3 / Timer("a @ b", globals=dict(a=a, b=b)).blocked_autorange().median
+    with matmul_precision(precision): measured = Timer("a @ b", globals=dict(a=a, b=b)).blocked_autorange()
+    return 2 * n ** 3 / measured.median
 
 
 def of_fit(network, shape, batch, precision, way, epochs=EPOCHS):
@@ -129,8 +130,8 @@ def race(case, rounds=4):
 
 def table(result):
     "Markdown: a row for each network, batch and precision; and the other loops."
-    heads = ("", *WAYS, "recorded / as it is", "busy as it is", "busy recorded", "of peak recorded",
-             "MiB recorded")
+    heads = ("", "as it is", "compiled", "CUDA graph", "graph / as it is", "busy as it is", "busy, graph",
+             "of peak, graph", "MiB, graph")
     lines = [" | ".join(["| images/s", *heads[1:]]) + " |", "|---|" + "---:|" * (len(heads) - 1)]
     rows = {}
     for row in result["rows"]:

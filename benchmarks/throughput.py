@@ -12,8 +12,8 @@ printed. Contestants:
     DataLoader              the same over a torchvision dataset
     pythae                  pythae 0.1.2's trainer (in an environment of its own, made in runs/pythae with pip)
 
-A round is one epoch: all of MNIST for the MLP, 10,240 of its images for the CNNs. (`--data`, else VAE_NB_DATA, else it is
-downloaded. Not the bundled digits: those are few enough to lie in a processor's cache.)
+A round is one epoch: all of MNIST for the MLP, 10,240 of its images for the CNNs. (`--data`, else VAE_NB_DATA, else it
+is downloaded. Not the bundled digits: those are few enough to lie in a processor's cache.)
 """
 import argparse
 import json
@@ -64,8 +64,8 @@ def ours(case, data, options):
 
 def bare(case, data, dtype, compile):
     from vae_nb import elbo
-    from vae_nb.training.acceleration import compiled_step
     from vae_nb.basics.numerics import keep_freed_memory
+    from vae_nb.training.acceleration import compiled_step
     from vae_nb.training.fit import TrainingStep
     keep_freed_memory()
     model, size, ways = build(case), CASES[case]["batch_size"], ExitStack()
@@ -93,7 +93,8 @@ def shapes(network, x):
         rows = len(here) * prod((here if turned else out).shape[2:])
         found.append((rows, n_in, n_out * kernel) if turned else (rows, n_in * kernel, n_out))
     for layer in network.modules():
-        if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)): hooks.append(layer.register_forward_hook(look))
+        if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+            hooks.append(layer.register_forward_hook(look))
     network(x)
     for hook in hooks: hook.remove()
     return found
@@ -221,7 +222,8 @@ def shares(run):
     with torch.profiler.profile() as seen: run()
     found = dict.fromkeys([*KINDS, "the rest"], 0.0)
     for row in seen.key_averages():
-        kind = next((kind for kind, words in KINDS.items() if any(word in row.key.lower() for word in words)), "the rest")
+        kinds = (kind for kind, words in KINDS.items() if any(word in row.key.lower() for word in words))
+        kind = next(kinds, "the rest")
         found[kind] += row.self_cpu_time_total
     return {kind: round(time / sum(found.values()), 3) for kind, time in found.items()}
 
@@ -278,7 +280,7 @@ def race(case, names, rounds, root):
     found = {}
     for name in names:
         speeds, memory = zip(*(answer[name] for answer in answers))
-        found[name] = dict(images_per_second=round(statistics.median(speeds)), rounds=[round(speed) for speed in speeds],
+        found[name] = dict(images_per_second=round(statistics.median(speeds)), rounds=list(map(round, speeds)),
                            memory_mib=round(max(memory)), **({"shares": profiles[name]} if name in profiles else {}))
     return found
 
@@ -326,7 +328,8 @@ def main():
     import torchvision
     from made_with import made_with
     from vae_nb.training.acceleration import has_bfloat16
-    result = dict(**made_with(torchvision=torchvision.__version__, pythae="0.1.2"), rounds=args.rounds, seed=0, cases={})
+    versions = dict(torchvision=torchvision.__version__, pythae="0.1.2")
+    result = dict(**made_with(**versions), rounds=args.rounds, seed=0, cases={})
     start = time.perf_counter()
     for case in CASES:
         if args.only and not case.startswith(args.only): continue

@@ -1,4 +1,4 @@
-"""What a compiler makes of a training step is the same step: loss, numbers and gradients, whatever it is made of."""
+"""A compiled or captured training step is the same step, with every part of the library: loss, sums and gradients."""
 import shutil
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
@@ -30,7 +30,8 @@ WHOLE = { # options of the model and of the step, which becomes one program
     "logistic": (dict(likelihood="discretised_logistic"), {}),
     **{noise: (dict(likelihood="gaussian", noise=noise), {}) for noise in ("homoscedastic", "imagewise", "pixelwise")},
     "beta_nll": (dict(likelihood="gaussian"), dict(beta_nll=0.5)), "bf16": ({}, dict(precision="bf16")),
-    "bf16 cnn": (dict(encoder="cnn", decoder="cnn"), dict(precision="bf16")), "recomputed": ({}, dict(checkpoint_activations=True)),
+    "bf16 cnn": (dict(encoder="cnn", decoder="cnn"), dict(precision="bf16")),
+    "checkpointed": ({}, dict(checkpoint_activations=True)),
 }
 PARTS = { # the same; only the networks become programs
     "iwae_dreg": ({}, dict(objective="iwae_dreg", k=3)), "dip_vae": ({}, dict(objective="dip_vae")),
@@ -84,7 +85,7 @@ def no_code(monkeypatch):
 def test_same_step(name, no_code, recwarn):
     compare(*(WHOLE | PARTS)[name])
     assert len(no_code) == (1 if name in WHOLE else 2)
-    assert not [w for w in recwarn if "compiled for" in str(w.message)]
+    assert not [w for w in recwarn if "can't be compiled" in str(w.message)]
 
 
 @pytest.mark.skipif(not COMPILER, reason="no C++ compiler is installed")
@@ -92,11 +93,12 @@ def test_same_step(name, no_code, recwarn):
                                   for name in WHOLE | PARTS])
 def test_same_step_as_a_program(name, recwarn):
     compare(*(WHOLE | PARTS)[name])
-    assert not [w for w in recwarn if "compiled for" in str(w.message)]
+    assert not [w for w in recwarn if "can't be compiled" in str(w.message)]
 
 
 @pytest.mark.parametrize("options", [{}, dict(kl_weight="linear"), dict(accumulate=2), dict(k=2, objective="iwae"),
-                                     dict(checkpoint_activations=True), dict(objective="iwae_dreg", patience=3)], ids=str)
+                                     dict(checkpoint_activations=True),
+                                     dict(objective="iwae_dreg", patience=3)], ids=str)
 def test_same_training(options, no_code):
     "With a smaller last batch and a validation in each epoch; the model is left as it was."
     torch.compiler.reset()
@@ -120,7 +122,7 @@ def test_errors_are_the_step_s_own(no_code):
         fit(step.model, data, objective=wrong, epochs=1, batch_size=8, compile=True, progress=False)
 
 
-def test_one_program_though_no_kl_was_ever_asked_for(no_code):
+def test_one_program_though_no_kl_was_computed_before(no_code):
     "Torch forgets the formulas that it found as soon as a new one is registered."
     torch.compiler.reset()
     torch.distributions.register_kl(type("Mine", (Normal,), {}), Normal)(lambda q, p: 0)
@@ -131,7 +133,7 @@ def test_one_program_though_no_kl_was_ever_asked_for(no_code):
 
 
 class Tape(TorchDispatchMode):
-    "What a CUDA graph is on a GPU: operations that were seen once, and are done again in the same places."
+    "Like a CUDA graph on a GPU: operations that were seen once, and are done again in the same places of memory."
     def __init__(self): super().__init__(); self.done = []
 
     def __torch_dispatch__(self, operation, types, arguments=(), keywords=None):
@@ -148,17 +150,17 @@ class Tape(TorchDispatchMode):
 
 
 @pytest.fixture
-def a_recorder(monkeypatch):
-    "The CPU as a GPU that records and plays steps, which no compiler sees here; a list of the tapes."
+def graphs_on_cpu(monkeypatch):
+    "The CPU as a GPU that captures and replays steps, without a compiler; a list of the tapes."
     tapes, noise = [], torch.default_generator
     def tape(): tapes.append(Tape()); return tapes[-1]
     generator = SimpleNamespace(get_state=noise.get_state, graphsafe_set_state=noise.set_state)
-    monkeypatch.setattr("vae_nb.training.can_record", lambda device: True)
-    monkeypatch.setattr("vae_nb.training.compiled_step", lambda *_: nullcontext())
+    monkeypatch.setattr("vae_nb.training.acceleration.can_capture", lambda device: True)
+    monkeypatch.setattr("vae_nb.training.acceleration.compiled_step", lambda *_: nullcontext())
     monkeypatch.setattr(torch.cuda, "CUDAGraph", tape)
     monkeypatch.setattr(torch.cuda, "default_generators", {None: generator})
     @contextmanager
-    def graph(tape, capture_error_mode):  # on a GPU, nothing is done while it is recorded
+    def graph(tape, capture_error_mode):  # on a GPU, nothing is computed during the capture
         before = noise.get_state()
         with tape: yield
         noise.set_state(before)
@@ -169,7 +171,7 @@ def a_recorder(monkeypatch):
 @pytest.mark.parametrize("options", [{}, dict(kl_weight="linear"), dict(accumulate=2), dict(k=2, objective="iwae"),
                                      dict(grad_clip=50.0), dict(objective="iwae_dreg"), dict(optimizer="muon")],
                          ids=str)
-def test_same_training_recorded(options, a_recorder, recwarn):
+def test_same_training_captured(options, graphs_on_cpu, recwarn):
     "From the fourth whole batch on, but for those that report on pixels and the smaller last ones."
     torch.compiler.reset()
     images = (torch.rand(58, *SHAPE, generator=torch.Generator().manual_seed(3)) > 0.5).to(torch.uint8) * 255
@@ -178,12 +180,12 @@ def test_same_training_recorded(options, a_recorder, recwarn):
         step, _ = make({})
         histories.append(fit(step.model, data, epochs=3, batch_size=8, compile=compile, progress=False, **options))
     for one, other in zip(*histories): assert other == pytest.approx(one, rel=1e-4)
-    assert len(a_recorder) == ("accumulate" not in options)
-    assert not [w for w in recwarn if "recorded" in str(w.message)]
+    assert len(graphs_on_cpu) == ("accumulate" not in options)
+    assert not [w for w in recwarn if "captured" in str(w.message)]
 
 
-def test_what_cannot_be_recorded(a_recorder, monkeypatch):
-    "A warning, and the same training; the random numbers know that nothing is recorded any more."
+def test_what_cannot_be_captured(graphs_on_cpu, monkeypatch):
+    "A warning, and the same training; the generator of random numbers is put back to its state before the capture."
     torch.compiler.reset()
     images, histories = (torch.rand(40, *SHAPE) > 0.5).to(torch.uint8) * 255, []
     data, restored = Data(train=images, valid=images[:0], test=images[:0]), []
@@ -198,7 +200,7 @@ def test_what_cannot_be_recorded(a_recorder, monkeypatch):
     torch.cuda.default_generators[None].graphsafe_set_state = restore
     for compile in (False, "reduce-overhead"):
         step, _ = make({})
-        with pytest.warns(UserWarning, match="can't be recorded for .*not permitted") if compile else nullcontext():
+        with pytest.warns(UserWarning, match="can't be captured .*not permitted") if compile else nullcontext():
             histories.append(fit(step.model, data, epochs=3, batch_size=8, compile=compile, progress=False))
     for one, other in zip(*histories): assert other == pytest.approx(one, rel=1e-4)
     assert len(restored) == 1

@@ -21,8 +21,8 @@ from vae_nb.cli import main
 from vae_nb.data.images import Data, bundled_digits
 from vae_nb.distributions.posteriors import MeanField
 from vae_nb.models.vae import VAE, create_vae
-from vae_nb.training.fit import TrainingStep, fit, measure
-from vae_nb.training.objectives import elbo, iwae
+from vae_nb.training.fit import TrainingStep, fit
+from vae_nb.training.objectives import elbo, iwae, measure
 from vae_nb.training.regularisers import free_bits
 from vae_nb.training.runs import RUN_FILES
 
@@ -31,7 +31,7 @@ SEEDS = range(6)
 
 
 def at_its_mean(head):
-    "A posterior whose samples are its mean: nothing is left to chance."
+    "A posterior whose samples are its mean, so nothing is random."
     class Mean(head):
         def distribution(self, raw):
             q = super().distribution(raw)
@@ -70,7 +70,8 @@ ALSO = dict(
     uneven=dict(data=images(171, 1)),  # a smaller last batch; only one of the two has anything to validate
     dreg=dict(objective="iwae_dreg", k=3), stl=dict(objective="elbo_stl"), tc_vae=dict(objective="tc_vae"),
     dip_vae=dict(objective="dip_vae"), info_vae=dict(objective="info_vae"),
-    free_bits=dict(objective=partial(free_bits, nats=0.5)), checkpoint_activations=dict(checkpoint_activations=True), bf16=dict(precision="bf16"),
+    free_bits=dict(objective=partial(free_bits, nats=0.5)), bf16=dict(precision="bf16"),
+    checkpoint_activations=dict(checkpoint_activations=True),
     compiled=dict(compile=True, accumulate=2),
     patience=dict(objective=lambda terms: -elbo(terms), epochs=9, patience=2), without=dict(data=images(160, 0)),
 )
@@ -168,8 +169,8 @@ def process(folder):
     saw["sampled"] = [trained(seed=seed, start=seed)["history"][-1]["valid_elbo"] for seed in SEEDS]
 
     noise = []
-    def listening(terms): noise.append((terms.z - terms.q.mean) / terms.q.stddev); return elbo(terms)
-    trained(epochs=1, objective=listening)
+    def noted(terms): noise.append((terms.z - terms.q.mean) / terms.q.stddev); return elbo(terms)
+    trained(epochs=1, objective=noted)
     saw["noise"] = torch.cat(noise, 1).detach()
 
     exchanges, forward = [], DistributedDataParallel.forward
@@ -310,9 +311,9 @@ def test_what_breaks_in_one_ends_both(pair, folder):
     assert "on device 1" in message and "The checkpoint of epoch 1 is in" in message
     assert pair[0]["step"][0] == "FloatingPointError"
     assert len((folder / "nan" / "history.csv").read_text().splitlines()) == 2
-    for saw in pair: assert saw["main"][0] == "ValueError" and "can't be written" in saw["main"][1]
+    for saw in pair: assert saw["main"][0] == "InputError" and "can't be written" in saw["main"][1]
     for saw in pair:
-        assert saw["small"] == ("ValueError",
+        assert saw["small"] == ("InputError",
                                 "batch_size=81 is larger than the data: train has 160 images for 2 devices")
 
 
@@ -325,7 +326,7 @@ def test_interrupted_and_resumed(pair, folder):
     assert (sorted(path.name for path in (folder / "run").iterdir())
             == sorted(name for name in RUN_FILES if name != "run.json"))
     message = outcome(lambda: trained(epochs=4, out=folder / "run", resume=True))
-    assert message[0] == "ValueError" and message[1].startswith("devices=1: the run in"), message
+    assert message[0] == "InputError" and message[1].startswith("devices=1: the run in"), message
 
 
 def test_accelerates_own_settings_change_nothing(monkeypatch):

@@ -16,7 +16,7 @@ from test_devices import at_its_mean, weights
 from test_devices import images as small_digits
 from vae_nb.data.images import Data
 from vae_nb.distributions.posteriors import FullCovariance, MeanField
-from vae_nb.training.acceleration import MODES
+from vae_nb.training.acceleration import COMPILE_MODES
 
 GPU = torch.device("cuda", 0)
 if __name__ != "__main__" and not torch.cuda.is_available(): pytest.skip("no GPU", allow_module_level=True)
@@ -75,7 +75,7 @@ def streams():
     plain = images()
     return {"plain": plain, "dynamic": images(binarize="dynamic"), "dequantised": v.dequantised(plain),
             "floats": Data(*(plain[s] / 255 for s in ("train", "valid", "test"))),
-            "read as needed": Data(v.Images(plain.train), plain.valid, plain.test)}
+            "read as needed": Data(v.IndexedImages(plain.train), plain.valid, plain.test)}
 
 
 @pytest.mark.parametrize("name", streams())
@@ -95,8 +95,8 @@ def test_moved_once_and_only_if_there_is_room():
     there = data.on(GPU)
     assert there.train.is_cuda and there.valid.is_cuda and not there.test.is_cuda and not data.train.is_cuda
     assert data.on(GPU, most=1e-9) is data
-    tossed = images(binarize="dynamic").on(GPU)
-    assert tossed.valid.is_cuda and not tossed.train.is_cuda
+    dynamic = images(binarize="dynamic").on(GPU)
+    assert dynamic.valid.is_cuda and not dynamic.train.is_cuda
 
 
 # ---- training ----
@@ -110,7 +110,7 @@ def test_the_training_of_a_cpu(name, on_cpu):
     torch.testing.assert_close(weights(model), expected, rtol=5e-3, atol=5e-3)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", COMPILE_MODES)
 @pytest.mark.parametrize("options", [{}, dict(accumulate=2), dict(k=2, objective="iwae", kl_weight=1.0),
                                      dict(kl_weight="linear"), dict(checkpoint_activations=True), dict(grad_clip=100.0),
                                      dict(objective="iwae_dreg", k=2), dict(optimizer="muon")], ids=str)
@@ -121,7 +121,7 @@ def test_compiled(mode, options, recwarn):
     expected, found = trained(**options), trained(compile=mode, **options)
     same(found[1], expected[1])
     torch.testing.assert_close(weights(found[0]), weights(expected[0]), rtol=1e-3, atol=1e-3)
-    assert not [w for w in recwarn if "compiled for" in str(w.message)]
+    assert not [w for w in recwarn if "can't be compiled" in str(w.message)]
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "mlp"])
@@ -130,25 +130,25 @@ def test_compiled_models(mode, name, recwarn):
     torch.compiler.reset()
     expected, found = trained(name), trained(name, compile=mode)
     same(found[1], expected[1], rel=1e-3)
-    assert not [w for w in recwarn if "compiled for" in str(w.message)]
+    assert not [w for w in recwarn if "can't be compiled" in str(w.message)]
 
 
-def test_a_recording_is_played(monkeypatch):
+def test_a_cuda_graph_is_replayed(monkeypatch):
     torch.compiler.reset()
-    plays, replay = [], torch.cuda.CUDAGraph.replay
-    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: (plays.append(1), replay(graph)))
+    replays, replay = [], torch.cuda.CUDAGraph.replay
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: (replays.append(1), replay(graph)))
     found, expected = trained(compile="reduce-overhead", epochs=4), trained(epochs=4)
     same(found[1], expected[1])
-    assert len(plays) == 4 * 5 - 3  # of 7 steps, one reports on pixels and one is small; the first three go as they are
+    assert len(replays) == 4 * 5 - 3  # of 7 steps, one reports on pixels and one is small
 
 
-def test_what_cannot_be_recorded():
-    "An objective that asks the GPU for a number: a warning, the same training, and a GPU that can be used."
+def test_what_cannot_be_captured():
+    "An objective that reads a number from the GPU: a warning, the same training, and a GPU that can be used."
     torch.compiler.reset()
     def curious(terms):
         value = v.elbo(terms)
         return value * 1.0 if value.sum().item() < 0 else value
-    with pytest.warns(UserWarning, match="can't be recorded"):
+    with pytest.warns(UserWarning, match="can't be captured"):
         found = trained(objective=curious, compile="reduce-overhead")
     same(found[1], trained()[1])
     assert torch.rand(3, device=GPU).sum().isfinite()
@@ -170,7 +170,7 @@ def test_precision(precision, compile, recwarn):
     found = trained("cnn", epochs=epochs, precision=precision, compile=compile)[1][-1]["valid_elbo"]
     assert found == pytest.approx(expected, rel=0.02) and found != expected
     assert torch.get_float32_matmul_precision() == before
-    assert not [w for w in recwarn if "precision" in str(w.message) or "compiled for" in str(w.message)]
+    assert not [w for w in recwarn if "precision" in str(w.message) or "can't be compiled" in str(w.message)]
 
 
 def test_resumed(tmp_path):
@@ -195,7 +195,7 @@ def test_what_breaks_is_named():
     with pytest.raises(FloatingPointError, match="not finite is"): trained(lr=1e30, schedule="constant")
 
 
-# ---- what a trained model is asked ----
+# ---- evaluation ----
 
 @pytest.fixture(scope="module")
 def pairs():
@@ -221,8 +221,8 @@ def test_densities_and_gradients(name, pairs):
         latents, x = z.to(device, dtype).requires_grad_(), pixels(name).to(device, dtype)
         log_px, q = model.decode(latents).log_prob(x), model.encode(x)
         gradient, = torch.autograd.grad(log_px.sum(), latents)
-        asked = log_px, gradient, q.log_prob(latents), model.prior().log_prob(latents)
-        return [t.detach().cpu().double() for t in asked]
+        found = log_px, gradient, q.log_prob(latents), model.prior().log_prob(latents)
+        return [t.detach().cpu().double() for t in found]
     for a, b in zip(numbers(pairs[name][0], torch.float32, GPU), numbers(pairs[name][1], torch.float64, "cpu")):
         torch.testing.assert_close(a, b, rtol=2e-5, atol=2e-3)
 
@@ -243,14 +243,14 @@ def numbers_in(found):
 
 
 few = dict(draws=4, burn_in=5, limit=20)
-ASKED = { # name: (a kind of model, what to ask it for some images)
+EVALUATED = { # name: (a kind of model, what is computed with it and some images)
     "evaluate": ("gaussian", lambda model, data: v.evaluate(model, data, k=3)),
     "latent_numbers": ("gaussian", lambda model, data: v.latent_numbers(model, data, samples=2)),
     "calibration": ("gaussian", lambda model, data: v.calibration(model, data)),
     "predictive_check": ("gaussian", lambda model, data: v.predictive_check(model, data, draws=3)),
     "hard_images": ("gaussian", lambda model, data: v.hard_images(model, data, count=3)),
-    "hidden_calibration": ("gaussian", lambda model, data: v.inpainting_calibration(model, data, **few)),
-    "visible_posterior": ("gaussian", lambda model, data: v.posterior_given_visible(
+    "inpainting_calibration": ("gaussian", lambda model, data: v.inpainting_calibration(model, data, **few)),
+    "posterior_given_visible": ("gaussian", lambda model, data: v.posterior_given_visible(
         model, data.test, torch.rand(model.image_shape) > 0.5, draws=4, burn_in=5)),
     "fit_prior": ("gaussian", lambda model, data: v.evaluate(v.with_prior(model, v.fit_prior(model, data)), data)),
     "fit_mixture": ("gaussian", lambda model, data: v.evaluate(
@@ -271,10 +271,10 @@ def data_for(name):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ASKED)
-def test_asked_on_a_gpu_with_images_on_the_cpu(name, pairs):
-    kind, ask = ASKED[name]
-    numbers = numbers_in(ask(pairs[kind][0], data_for(kind)))
+@pytest.mark.parametrize("name", EVALUATED)
+def test_evaluated_on_a_gpu_with_images_on_the_cpu(name, pairs):
+    kind, compute = EVALUATED[name]
+    numbers = numbers_in(compute(pairs[kind][0], data_for(kind)))
     assert numbers and np.isfinite(numbers).all()
     assert next(pairs[kind][0].parameters()).device == GPU  # still
 
@@ -287,7 +287,8 @@ def test_drawn_and_written(kind, pairs, tmp_path):
     figures = [v.pipeline_figure(model, data.test[:3]), v.prior_figure(model, 3),
                v.traversal_figure(model, data.test[:4]), v.neighbourhood_figure(model, data.test[0]),
                v.kl_figure(model, data), v.calibration_figure(model, data), v.embedding_figure(model, data),
-               v.gaps_figure(v.inference_gaps(model, data.test, k=20, steps=5)), v.inpainting_figure(model, data.test[:2])]
+               v.gaps_figure(v.inference_gaps(model, data.test, k=20, steps=5)),
+               v.inpainting_figure(model, data.test[:2])]
     for figure in figures: plt.close(figure)
     written = v.report(model, data, out=tmp_path, likelihood_k=20, n_images=10, n_gap_images=3)
     reasons = [part["reason"] for part in written.values() if isinstance(part, dict) and "reason" in part]
@@ -299,7 +300,7 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     from vae_nb.cli import main
     monkeypatch.chdir(tmp_path)
     for line in ("train --data mnist-10k --limit 300 --epochs 2 --batch-size 50 --hidden 32 --encoder mlp "
-                 "--decoder mlp --no-progress --out run", "evaluate run --images 20",
+                 "--decoder mlp --no-progress --out run", "evaluate run --n-images 20",
                  "figures run", "sample run"):
         try: main(line.split())
         except SystemExit as e: assert not e.code, (line, capsys.readouterr())

@@ -1,4 +1,4 @@
-"""Training that is killed or interrupted, and goes on as if nothing had happened."""
+"""A training that is killed or interrupted, and resumed, gives the result of one that never stopped."""
 import os
 import shlex
 import signal
@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import vae_nb.training
-import vae_nb.vae
 from vae_nb.cli import main
 from vae_nb.models.tensor_files import load_tensors
 from vae_nb.models.vae import VAE
+from vae_nb.training.fit import TrainingStep
 from vae_nb.training.runs import RUN_FILES
 
 SMALL = "train --encoder mlp --decoder mlp --hidden 64 --latent-dim 4 --sigma-floor 0.05 --no-progress"
@@ -103,7 +102,7 @@ def test_killed_interrupted_resumed(tmp_path):
         child.send_signal(signal.SIGINT)
         out, err = child.communicate(timeout=60)
     finally: child.kill()
-    assert child.returncode == 130 and "Traceback" not in err and f"goes on with the training" in out and "elbo" in out
+    assert child.returncode == 130 and "Traceback" not in err and "goes on with the training" in out and "elbo" in out
     assert killed < rows(parts) < 12 and files(parts) == sorted(RUN_FILES)  # what was half-written is gone
 
     assert call(f"train --resume --out {parts} --no-progress") == 0
@@ -125,7 +124,7 @@ def test_every_moment_of_writing(tmp_path, monkeypatch, capsys):
         if len(moments) == limit[0]: raise PowerCut
         replace(source, target)
 
-    monkeypatch.setattr(vae_nb.vae.os, "replace", cut)
+    monkeypatch.setattr(os, "replace", cut)
     assert call(f"{SMALL} {options} --out {tmp_path / 'whole'}") == 0
     names = list(moments)
     assert {*RUN_FILES, ".probe"} == {*names} and len(names) >= 9
@@ -143,14 +142,14 @@ def test_every_moment_of_writing(tmp_path, monkeypatch, capsys):
 def test_interrupted_in_the_first_epoch(tmp_path, capsys, monkeypatch):
     "What was reached is kept; there is no whole epoch to go on from, so resuming starts again."
     options = f"{SMALL} --limit 100 --batch-size 10 --epochs 2"
-    step, count = vae_nb.training.TrainingStep.forward, []
+    step, count = TrainingStep.forward, []
 
     def interrupted(self, x, **options):
         count.append(x)
         if len(count) == 4: raise KeyboardInterrupt
         return step(self, x, **options)
 
-    monkeypatch.setattr(vae_nb.training.TrainingStep, "forward", interrupted)
+    monkeypatch.setattr(TrainingStep, "forward", interrupted)
     assert call(f"{options} --out {tmp_path / 'parts'}") == 130
     assert "stopped in its first epoch" in capsys.readouterr().out
     assert (files(tmp_path / "parts") == ["config.json", "model.safetensors", "run.json"]
