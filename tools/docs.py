@@ -134,7 +134,7 @@ def finish(folder):
         start, page, anchor = link.groups()
         known = ids.get(page, {anchor})
         anchor = next((a for a in (anchor, anchor.partition(".")[0]) if a in known), None)
-        return f"{start}{page}" + (f"#{anchor}" if anchor else "") + '"'
+        return f"{start}{page}" + (f"#{anchor}" if anchor else "") + chr(34)
 
     for page, text in texts.items():
         up = "../" * (len(page.relative_to(folder).parts) - 1) or "./"

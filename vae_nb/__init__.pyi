@@ -109,13 +109,10 @@ from .evaluation.latents import (
 from .evaluation.reports import compare as compare, report as report
 
 # explore: widgets, and a page for the browser
-from .explore.widgets import (
-    InterpolationPlayer as InterpolationPlayer,
-    LatentExplorer as LatentExplorer,
-    NoiseExplorer as NoiseExplorer,
-    TrainingMonitor as TrainingMonitor,
-    TraversalExplorer as TraversalExplorer,
-)
+from .explore.latents import LatentExplorer as LatentExplorer
+from .explore.walks import InterpolationPlayer as InterpolationPlayer, TraversalExplorer as TraversalExplorer
+from .explore.noise import NoiseExplorer as NoiseExplorer
+from .explore.monitor import TrainingMonitor as TrainingMonitor
 from .explore.web import export_explorer as export_explorer
 
 # basics: arguments, errors and figures
