@@ -297,7 +297,6 @@ def test_figures_and_samples(cli, trained):
 
 
 def test_figures_without_labels_history_or_enough_images(cli):
-    x = torch.rand(14, 2, 6, 5)
     model = create_vae((2, 6, 5), 2, "mlp", "mlp", hidden=(8,))
     model.save("made")
     Path("few").mkdir()
