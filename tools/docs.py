@@ -99,8 +99,7 @@ def site(folder=DOCS):
     from smalldocs.site import Site
 
     class Renamed(Site):
-        "A page is called what nbdev calls it, as with Quarto: distributions/00_posteriors.ipynb becomes
-        distributions/posteriors.html."
+        "A page is called what nbdev calls it, as with Quarto: 00_posteriors.ipynb becomes posteriors.html."
         def read(self, src):
             page = super().read(src)
             page.out = page.out.with_name(page.front.get("output-file", page.out.name))

@@ -20,7 +20,7 @@ from torch import nn
 from ..basics.checks import InputError, check_count
 from ..basics.figures import Picture, pipeline, samples
 from ..core import INACTIVE_KL
-from ..data.files import read_image, resize_images
+from ..data.files import picture_tensor, read_image, resize_images
 from ..data.images import Data, held_out_split
 from .widgets import (DataSource, DecodedView, PicturePanel, button, check_index, column, data_for,
                                     index_field, latent_scales, row)
@@ -178,11 +178,8 @@ def read_upload(name: str,                          # of the file
     channels, height, width = image_shape
     mode = {1: "L", 3: "RGB", 4: "RGBA"}.get(channels)
     if mode is None: raise InputError(f"the model expects {channels} channels, which no uploaded image can have")
-    try: image = read_image(io.BytesIO(content), mode)
-    except ValueError as error:
-        raise InputError(f"{name} can't be read as an image ({type(error.__cause__).__name__})") from error
-    x = torch.from_numpy(np.array(image))
-    return resize_images(x.reshape(1, *x.shape[:2], -1).movedim(-1, 1), (height, width))[0]
+    image = read_image(io.BytesIO(content), mode, name)
+    return resize_images(picture_tensor(image)[None], (height, width))[0]
 
 # %% ../../nbs/explore/01_latents.ipynb #0be85aef
 class EncodedView(LatentView):

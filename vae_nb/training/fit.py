@@ -303,7 +303,7 @@ def check_run(given: dict, # the arguments of `fit`
 def seed_epoch(seed: int, epoch: int, rank: int, device: torch.device) -> None:
     "Seed the noise of an epoch, on the CPU and on the device."
     sequence = np.random.SeedSequence([seed, epoch, rank])
-    seed_generators(int(sequence.generate_state(1, np.uint64)[0] >> 1), device)
+    seed_generators(int(sequence.generate_state(1, np.uint64)[0]) >> 1, device)
 
 
 def validate(run: Run, data: Data, device: torch.device,
