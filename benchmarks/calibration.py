@@ -35,17 +35,17 @@ def train(data, noise, beta, kl_weight, folder):
     return v.VAE.load(folder), json.loads(timing.read_text())
 
 
-def measure(model, data):
+def all_numbers(model, data):
     "All numbers of one model, and the CPU seconds that each took."
-    asked = dict(evaluate=lambda: v.evaluate(model, data),
-                 calibration=lambda: v.calibration(model, data, threshold=THRESHOLD),
-                 predictive_check=lambda: v.predictive_check(model, data),
-                 inpainting_calibration=lambda: v.inpainting_calibration(model, data, threshold=THRESHOLD, **HIDDEN))
-    if model.config["noise"] != "homoscedastic": asked["hard_images"] = lambda: v.hard_images(model, data)
+    measures = dict(evaluate=lambda: v.evaluate(model, data),
+                    calibration=lambda: v.calibration(model, data, threshold=THRESHOLD),
+                    predictive_check=lambda: v.predictive_check(model, data),
+                    hidden_calibration=lambda: v.inpainting_calibration(model, data, threshold=THRESHOLD, **HIDDEN))
+    if model.config["noise"] != "homoscedastic": measures["hard_images"] = lambda: v.hard_images(model, data)
     found, seconds = {}, {}
-    for name, ask in asked.items():
+    for name, measure in measures.items():
         start = time.process_time()
-        found[name] = ask()
+        found[name] = measure()
         seconds[name] = round(time.process_time() - start, 1)
     for name in ("sigma", "error"): found.get("hard_images", {}).pop(name, None)  # 10,000 numbers each
     return {**found, "cpu_seconds": seconds}
@@ -57,19 +57,18 @@ def main():
     parser.add_argument("--models", type=Path, default=ROOT / "runs" / "calibration", help="folder of the models")
     args = parser.parse_args()
     report = dict(script="benchmarks/calibration.py", model=MODEL, fit=FIT, threshold=THRESHOLD, hidden=HIDDEN,
-                  versions=versions(),
-                  threads=torch.get_num_threads(), machine=platform.machine(), runs=[])
+                  versions=versions(), threads=torch.get_num_threads(), machine=platform.machine(), runs=[])
     for name in ("mnist", "fashion-mnist"):
         data, sigmas = v.load_data(name, root=args.root, progress=False), {}
         for noise, beta in CELLS:
-            # The weight that keeps the balance of reconstruction and KL, see 08_beta_nll: σ^2β of the model without it
+            # keeps the balance of reconstruction and KL: σ^2β of the model without it, see distributions/03_beta_nll
             kl_weight = 1.0 if beta is None else float(f"{sigmas[noise] ** (2 * beta):.3g}")
             folder = args.models / f"{name}_{noise}_{beta or 0:g}"
             model, seconds = train(data, noise, beta, kl_weight, folder)
             if beta is None: sigmas[noise] = v.evaluate(model, data, "valid")["sigma"]
             saved = folder / "numbers.json"
             if not saved.exists():
-                numbers = json.dumps(measure(model, data))
+                numbers = json.dumps(all_numbers(model, data))
                 replace_file(saved, lambda temporary: Path(temporary).write_text(numbers))
             report["runs"].append(dict(data=name, noise=noise, beta_nll=beta, kl_weight=kl_weight,
                                        training_cpu_seconds=seconds, **json.loads(saved.read_text())))
