@@ -127,9 +127,11 @@ def _geometry(layer: nn.ConvTranspose2d,
               out: torch.Tensor, # (n, D, H, W): what comes out
               ) -> Json:
     "How a transposed convolution moves its kernel, and the shapes before and after it."
-    dropped = [side % 2 for side in layer.size] if isinstance(layer, Upsample2x) else [0, 0]  # rows that it cuts off
-    return {"kernel_size": layer.kernel_size, "stride": layer.stride,
-            "padding": [int(p) + d for p, d in zip(layer.padding, dropped)],
+    ours = isinstance(layer, Upsample2x)
+    around = list(layer.around) if ours else [0, 0]                    # rows and columns that are replicated
+    dropped = [side % 2 for side in layer.size] if ours else [0, 0]    # rows and columns that are cut off
+    return {"kernel_size": layer.kernel_size, "stride": layer.stride, "around": around,
+            "padding": [int(p) - 2 * a + d for p, a, d in zip(layer.padding, around, dropped)],
             "from": tuple(x.shape[1:]), "to": tuple(out.shape[1:])}
 
 # %% ../../nbs/explore/05_rounding.ipynb #e1682c4d

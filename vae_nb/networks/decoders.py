@@ -56,7 +56,7 @@ class MLPDecoder(Network):
 
 # %% ../../nbs/networks/01_decoders.ipynb #d2e9a483
 class Upsample2x(nn.ConvTranspose2d):
-    "From maps of half the size, rounded up, to maps of just `size`, with the same number of taps for each pixel."
+    "From maps of half the size, rounded up, to maps of `size`; every pixel, the border's too, has the same number of taps."
     def __init__(self,
                  n_in: int,        # channels of the smaller maps
                  n_out: int,       # channels of the larger
@@ -65,13 +65,16 @@ class Upsample2x(nn.ConvTranspose2d):
                  ):
         size = tuple(size)
         height, width = kernel_over(size, kernel_size)
-        cut = height // 2, width // 2  # rows and columns that are cut off at each side
+        around = [(k // 2 + 1) // 2 for k in (height, width)]  # rows and columns beyond the border that a kernel reaches
+        cut = height // 2 + 2 * around[0], width // 2 + 2 * around[1]  # what they become is cut off again
         super().__init__(n_in, n_out, (height + 1, width + 1), stride=2, padding=cut)
-        self.size, self.cut = size, cut
+        self.size, self.cut, self.around = size, cut, tuple(around)
 
     def forward(self,
                 x: torch.Tensor,   # (n, n_in, ⌈height/2⌉, ⌈width/2⌉)
                 ) -> torch.Tensor: # (n, n_out, height, width)
+        rows, columns = self.around
+        x = nn.functional.pad(x, (columns, columns, rows, rows), mode="replicate")
         few = self.out_channels <= 8 and x.device.type == "cpu"
         maps = conv_transpose_2x(x, self.weight, self.bias, self.cut) if few else super().forward(x)
         for dim, n in zip((-2, -1), self.size):

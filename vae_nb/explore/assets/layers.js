@@ -2,14 +2,15 @@ const linear = ({weight, bias}) => x => bias.map((b, i) => {
   for (let j = 0, k = i * x.length; j < x.length; j++) b += weight[k + j] * x[j];
   return b;
 });
-const transposed = ({weight, bias, from: [C, h, w], to: [D, H, W], kernel_size: [a, b], stride, padding}) => x => {
-  const out = new Float32Array(D * H * W);
+const transposed = ({weight, bias, from: [C, h, w], to: [D, H, W], kernel_size: [a, b], stride, padding, around}) => x => {
+  const out = new Float32Array(D * H * W), inside = (i, n) => Math.min(Math.max(i, 0), n - 1);  // the border is repeated
   for (let d = 0, k = 0; d < D; d++) {
     out.fill(bias[d], d * H * W, (d + 1) * H * W);
     for (let c = 0; c < C; c++) for (let i = 0; i < a; i++) for (let j = 0; j < b; j++, k++)
-      for (let y = 0; y < h; y++) for (let x_ = 0; x_ < w; x_++) {
+      for (let y = -around[0]; y < h + around[0]; y++) for (let x_ = -around[1]; x_ < w + around[1]; x_++) {
         const Y = y * stride[0] - padding[0] + i, X = x_ * stride[1] - padding[1] + j;
-        if (Y >= 0 && Y < H && X >= 0 && X < W) out[(d * H + Y) * W + X] += weight[k] * x[(c * h + y) * w + x_];
+        if (Y >= 0 && Y < H && X >= 0 && X < W) 
+          out[(d * H + Y) * W + X] += weight[k] * x[(c * h + inside(y, h)) * w + inside(x_, w)];
       }
   }
   return out;
