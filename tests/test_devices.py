@@ -22,7 +22,7 @@ from vae_nb.data.images import Data, bundled_digits
 from vae_nb.distributions.posteriors import MeanField
 from vae_nb.models.vae import VAE, create_vae
 from vae_nb.training.fit import TrainingStep, fit
-from vae_nb.training.objectives import elbo, iwae, measure
+from vae_nb.training.objectives import elbo, measure
 from vae_nb.training.regularisers import free_bits
 from vae_nb.training.runs import RUN_FILES
 

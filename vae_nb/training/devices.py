@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 import torch
 
@@ -54,9 +54,13 @@ def main_first(do: Callable[[], T] # what every process needs
     return mine[0] if mine else do()
 
 # %% ../../nbs/training/06_devices.ipynb #575c2d78
-def own_share() -> dict[str, int]:
-    "This process's part of the images, as `Data.batches` takes it: rank, and world, the number of processes."
-    return dict(rank=processes().process_index, world=processes().num_processes)
+class Share(TypedDict):
+    "Which part of the images a process has, as `Data.batches` takes it."
+    rank: int  # of the process
+    world: int # number of processes
+
+
+def own_share() -> Share: return Share(rank=processes().process_index, world=processes().num_processes)
 
 
 def sum_over_processes(x: torch.Tensor    # of one shape in all processes

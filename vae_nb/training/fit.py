@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Literal, NoReturn
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import Dataset
 
 from ..basics.checks import InputError, InputTypeError, check_count, check_positive, lookup
 from ..basics.numerics import seed_generators
@@ -41,6 +40,8 @@ if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
     from tqdm import tqdm
 
+    from vae_nb.data.loading import AnySource
+
 # %% ../../nbs/training/08_fit.ipynb #920add88
 ObjectiveName = Literal["elbo", "iwae", "elbo_stl", "iwae_stl", "iwae_dreg", "free_bits", "tc_vae", "dip_vae",
                         "info_vae"]
@@ -49,7 +50,7 @@ Schedule = Literal["cosine", "constant"]
 
 # %% ../../nbs/training/08_fit.ipynb #855eb817
 def fit(model: VAE,            # trained in place
-        data: Data | torch.Tensor | np.ndarray | str | Path | Dataset, # what `load_data` gives, or anything it takes
+        data: "Data | AnySource", # what `load_data` gives, or anything that it takes
         epochs: int = 10,      # passes over the training images
         batch_size: int = 128, # images in a batch, on each device
         lr: float = 1e-3,      # learning rate

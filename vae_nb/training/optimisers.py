@@ -8,7 +8,7 @@ __all__ = ['Muon']
 # %% ../../nbs/training/03_optimisers.ipynb #e4076118
 from collections.abc import Callable, Iterable
 from math import prod
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import nn
@@ -30,23 +30,28 @@ def last_bias(decoder: Conditional  # from latents to images
                      f"raw numbers of shape {shape}")
 
 
+class Sliceable(Protocol):
+    "A tensor of images, or images that are read when they are needed."
+    def __getitem__(self, i: slice, /) -> torch.Tensor: ...
+
+
 @torch.no_grad()
-def init_at_data_mean(model: VAE,           # untrained; the last bias of its decoder is set
-                      images: torch.Tensor, # (N, C, H, W), uint8 or float in [0, 1]
-                      most: int = 10_000,   # so many of them are enough for a mean
+def init_at_data_mean(model: VAE,         # untrained; the last bias of its decoder is set
+                      images: Sliceable,  # (N, C, H, W), uint8 or float in [0, 1]
+                      most: int = 10_000, # so many of them are enough for a mean
                       ) -> None:
     "Let the decoder begin with the mean image."
-    head, images = model.decoder.head, images[:most]
+    head, few = model.decoder.head, images[:most]
     raw_mean = getattr(head, "raw_mean", None)
     if raw_mean is None:
         raise InputError(f"init='data_mean': {type(head).__name__} has no raw_mean(mean), the raw numbers of a mean")
-    mean = sum((model.prepare(x).sum(0) for x in images.split(1000)), torch.zeros(())) / len(images)  # (C, H, W)
+    mean = sum((model.prepare(x).sum(0) for x in few.split(1000)), torch.zeros(())) / len(few)  # (C, H, W)
     raw, bias = raw_mean(mean), last_bias(model.decoder)  # (C, H, W): the first C of the raw maps
     bias[:len(raw)] = raw.mean((1, 2)) if bias.ndim == 1 else raw
 
 
 Init = Literal["random", "data_mean"]
-INITS: dict[str, Callable[[VAE, torch.Tensor], None]] = { # what is done to an untrained model
+INITS: dict[str, Callable[[VAE, Sliceable], None]] = { # what is done to an untrained model
     "random": lambda model, images: None, "data_mean": init_at_data_mean}
 
 # %% ../../nbs/training/03_optimisers.ipynb #b671f30d
