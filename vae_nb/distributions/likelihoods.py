@@ -19,7 +19,7 @@ from ..basics.numerics import bernoulli_log_prob, positive
 from ..core import Head
 
 # %% ../../nbs/distributions/02_likelihoods.ipynb #e0c6960d
-PIXEL_SIGMA_FLOOR = 1 / (255 * 12 ** 0.5) # the smallest σ of a pixel: that of rounding to 8 bits, which no model can beat
+PIXEL_SIGMA_FLOOR = 1 / (255 * 12 ** 0.5) # the smallest σ of a pixel: the rounding of 8-bit images, which none can beat
 
 # %% ../../nbs/distributions/02_likelihoods.ipynb #68369fea
 class PixelHead(Head):
