@@ -88,7 +88,8 @@ def dynamic_binarisation(batches: Iterable[torch.Tensor], # (b, C, H, W), uint8 
     for x in batches: yield sample_bernoulli(x, generator)
 
 # %% ../../nbs/data/00_images.ipynb #88460b82
-SPLITS = {"train": 0, "valid": 1, "test": 2} # and the number under which each is binarised
+Split = Literal["train", "valid", "test"]
+SPLITS: dict[Split, int] = {"train": 0, "valid": 1, "test": 2} # and the number under which each is binarised
 
 
 def resolve_count(argument: str,      # name of the argument, for the message
@@ -395,6 +396,7 @@ class Data(Splits):
 
 # %% ../../nbs/data/00_images.ipynb #189cb848
 def held_out_split(data: Data,
-                   ) -> str: # "test", or "valid" or "train" where there are no images in it
+                   ) -> Split: # "test", or "valid" or "train" where there are no images in it
     "The split whose images the model has not been trained on, if there is one."
-    return next(split for split in ("test", "valid", "train") if len(data[split]))
+    splits: tuple[Split, ...] = ("test", "valid", "train")
+    return next(split for split in splits if len(data[split]))

@@ -18,7 +18,7 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 
 from ..basics.checks import InputError, MissingPackageError, check_count, check_finite, check_positive, lookup
 from ..core import Head, kl_per_dimension
-from ..data.images import Data
+from ..data.images import Data, Split
 from ..distributions.posteriors import FullCovariance, MeanField
 from .metrics import split_for
 from ..models.inference import RunningWeights, fit_posterior, log_weights, raw_posterior
@@ -29,7 +29,6 @@ if TYPE_CHECKING: from vae_nb.basics.figures import Picture  # with matplotlib, 
 
 # %% ../../nbs/evaluation/06_latents.ipynb #9c719fda
 ImageData = Data | str | Path | torch.Tensor | np.ndarray # as for `evaluate`
-Split = Literal["train", "valid", "test"]
 
 
 def first_images(model: VAE,            # for its image shape and device

@@ -7,20 +7,18 @@ __all__ = ['evaluate']
 
 # %% ../../nbs/evaluation/00_metrics.ipynb #feeeeeff
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 
 from ..basics.checks import InputError, check_count, lookup
-from ..data.images import SPLITS, Data
+from ..data.images import SPLITS, Data, Split
 from ..data.loading import TORCHVISION, as_data, load_data
 from ..models.vae import VAE
 from ..training.objectives import measure
 
 # %% ../../nbs/evaluation/00_metrics.ipynb #379cc70f
 ImageData = Data | str | Path | torch.Tensor | np.ndarray # what the functions of this room take as images
-Split = Literal["train", "valid", "test"]
 
 
 def split_for(model: VAE,      # for its image shape and its likelihood

@@ -23,12 +23,12 @@ import torch
 from .. import __version__
 from ..basics.checks import InputError, check_count, check_finite
 from ..basics.figures import BLUE, DARK, DOTS_PER_INCH, FAINT, Picture, figure_style, panels, save_figure
-from ..data.images import Data
+from ..data.images import Data, Split
 from .calibration import (calibration, calibration_panels, hard_images, hard_images_figure,
                                            predictive_check)
 from .importance import BELIEVABLE, average, bits_per_dimension, log_likelihood
 from .latents import draw_kl, embedding_figure, gaps_figure, inference_gaps, latent_numbers
-from .metrics import ImageData, Split, evaluate, split_for
+from .metrics import ImageData, evaluate, split_for
 from ..generation.model_figures import (history_figure, pipeline_figure, prior_figure, traversal_figure,
                                              varied_images)
 from ..models.tensor_files import replace_file

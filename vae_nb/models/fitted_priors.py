@@ -14,8 +14,7 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import nn
-from torch.distributions import (Categorical, Distribution, Independent, MixtureSameFamily, MultivariateNormal, Normal,
-                                 register_kl)
+from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, MultivariateNormal
 
 from ..basics.checks import InputError, check_count, lookup
 from ..data.images import Data
@@ -41,15 +40,6 @@ class FullCovariancePrior(nn.Module):
         return CholeskyGaussian(self.loc, scale_tril=self.scale_tril, validate_args=False)
 
     def extra_repr(self) -> str: return f"latent_dim={len(self.loc)}"
-
-# %% ../../nbs/models/02_fitted_priors.ipynb #4f219b4c
-@register_kl(Independent, CholeskyGaussian)
-def _kl_independent_cholesky(q, p):
-    if not isinstance(q.base_dist, Normal) or q.event_shape != p.event_shape: raise NotImplementedError
-    m, s, T = q.base_dist.loc, q.base_dist.scale, p.scale_tril
-    A = torch.linalg.solve_triangular(T, torch.eye(T.shape[-1], dtype=T.dtype, device=T.device), upper=False)  # (L, L)
-    quadratic = s.square() * A.square().sum(-2) + ((m - p.loc).unsqueeze(-2) * A).sum(-1).square() - 1  # (*batch, L)
-    return (0.5 * quadratic + T.diagonal(dim1=-2, dim2=-1).log() - s.log()).sum(-1)
 
 # %% ../../nbs/models/02_fitted_priors.ipynb #e7d17934
 class MixturePrior(nn.Module):

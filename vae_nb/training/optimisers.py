@@ -73,7 +73,9 @@ class Muon(torch.optim.Optimizer):
         if others: self.parts.append(torch.optim.Adam(others, lr, **adam))
         super().__init__([part.param_groups[0] for part in self.parts], {})
 
-    def step(self, closure=None):
+    def step(self,
+             closure: None = None, # not used: the losses of a step are computed once
+             ) -> None:
         "Take one step from the gradients that the parameters hold."
         for part, group in zip(self.parts, self.param_groups):
             part.param_groups, part.state = [group], self.state  # one state, so that it is saved and loaded as one
