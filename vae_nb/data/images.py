@@ -89,7 +89,7 @@ def dynamic_binarisation(batches: Iterable[torch.Tensor], # (b, C, H, W), uint8 
 
 # %% ../../nbs/data/00_images.ipynb #88460b82
 Split = Literal["train", "valid", "test"]
-SPLITS: dict[Split, int] = {"train": 0, "valid": 1, "test": 2} # and the number under which each is binarised
+SPLITS = {"train": 0, "valid": 1, "test": 2} # and the number under which each is binarised
 
 
 def resolve_count(argument: str,      # name of the argument, for the message
