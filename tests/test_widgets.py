@@ -10,7 +10,6 @@ import sys
 import time
 from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 from PIL import Image
