@@ -10,7 +10,6 @@ import sys
 import time
 from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -101,6 +100,8 @@ def opened(chromium, address):
 
 def run_all(page, widgets):
     "Run all cells; wait until so many widgets are there and the kernel is idle; no cell may have failed."
+    page.add_locator_handler(page.locator(".jp-Dialog"),  # "Select Kernel", where the server was slow to name one
+                             lambda: page.locator(".jp-Dialog .jp-mod-accept").click())
     prompts = "[...document.querySelectorAll('.jp-InputArea-prompt')].map(e => e.innerText).join(' ')"
     end = time.monotonic() + WAIT / 1000
     while not any(c.isdigit() for c in page.evaluate(prompts)):  # what is run before the kernel listens is forgotten
@@ -141,7 +142,7 @@ def use_latent_explorer(page, widget):
     handle = widget.locator(".noUi-handle").first
     start = float(handle.get_attribute("aria-valuenow"))
     handle.focus()
-    changed(page, sigma, lambda: handle.press("PageUp"))
+    changed(page, sigma, lambda: [handle.press("PageUp") for _ in range(3)])  # its value is told to one decimal
     assert float(handle.get_attribute("aria-valuenow")) > start
     box = handle.bounding_box()
     def drag():

@@ -33,8 +33,8 @@ def main():
     clock = args.out / "seconds"  # of all calls together, if training was stopped and went on
     seconds = round(time.perf_counter() - start + (float(clock.read_text()) if clock.exists() else 0))
     clock.write_text(str(seconds))
-    told = v.export_explorer(model, args.page, data, title="Digits: a latent space to walk through")
-    result = {**RECIPE, "test": v.evaluate(model, data), "page": told, "seconds": seconds,
+    page = v.export_explorer(model, args.page, data, title="Digits: a latent space to walk through")
+    result = {**RECIPE, "test": v.evaluate(model, data), "page": page, "seconds": seconds,
               "versions": versions()}
     args.page.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
     v.prior_figure(model, n=6, save=args.out / "prior.png")
