@@ -16,6 +16,7 @@ import sys
 import textwrap
 import time
 import warnings
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
 from copy import copy, deepcopy
 from importlib.util import find_spec
@@ -23,7 +24,7 @@ from inspect import Parameter, formatannotation, signature
 from io import StringIO, TextIOWrapper
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Iterator, Literal, NoReturn
+from typing import TYPE_CHECKING, Literal, NoReturn
 
 from fastcore.docments import docments
 

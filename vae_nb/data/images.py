@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.resources import files
 from numbers import Integral, Real
-from typing import Literal, SupportsFloat
+from typing import TYPE_CHECKING, Literal, SupportsFloat
 
 import numpy as np
 import torch
@@ -268,14 +268,21 @@ BINARISED = {"static": "binarised once", "dynamic": "binarised anew each epoch"}
 @dataclass(repr=False, eq=False)
 class Splits:
     "Images in three splits, and what is known of them."
-    train: torch.Tensor | ImageSource          # (N, C, H, W), uint8, or float32 where bytes would lose something
-    valid: torch.Tensor | ImageSource          # likewise; may hold no image
-    test: torch.Tensor | ImageSource           # likewise; may hold no image
+    train: torch.Tensor                        # (N, C, H, W), uint8, or float32 where bytes would lose something
+    valid: torch.Tensor                        # likewise; may hold no image
+    test: torch.Tensor                         # likewise; may hold no image
     name: str = "images"
     labels: dict[str, torch.Tensor | None] = field(default_factory=dict) # split -> (N,) int64
     classes: tuple[str, ...] | None = None     # names of the labels
     binarize: Literal["static", "dynamic"] | None = None # sampled already, or: sample the batches of train
     indices: dict[str, torch.Tensor] = field(default_factory=dict)       # split -> (N,) positions in the source
+
+    if TYPE_CHECKING:  # an `ImageSource` may stand in for a tensor, and is used like one
+        def __init__(self, train: torch.Tensor | ImageSource, valid: torch.Tensor | ImageSource,
+                     test: torch.Tensor | ImageSource, name: str = "images",
+                     labels: dict[str, torch.Tensor | None] = {}, classes: tuple[str, ...] | None = None,
+                     binarize: Literal["static", "dynamic"] | None = None,
+                     indices: dict[str, torch.Tensor] = {}) -> None: ...
 
     def __post_init__(self):
         self.labels = {split: self.labels.get(split) for split in SPLITS}
@@ -293,7 +300,7 @@ class Splits:
         if x.dtype not in (torch.uint8, torch.float32):
             raise InputTypeError(f"{split} has dtype {x.dtype}; expected uint8 (0 to 255) or float32 (0 to 1)")
 
-    def __getitem__(self, split: str) -> torch.Tensor | ImageSource:
+    def __getitem__(self, split: str) -> torch.Tensor:
         "`data[\"train\"]` is `data.train`."
         lookup("split", split, SPLITS)
         return getattr(self, split)
