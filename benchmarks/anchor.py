@@ -1,8 +1,8 @@
 """The anchor of the field: dynamically binarised MNIST, one stochastic layer of 50, 784-200-200-50, tanh.
 
 Trains on the 60,000 images of MNIST (`--data`, else VAE_NB_DATA), estimates the log-likelihood of the 10,000 test
-images with k samples each, and writes all of it into nbs/experiments/log_likelihood.json, which `evaluation/01_importance` reads.
-Stopped, it goes on where it was.
+images with k samples each, and writes all of it into nbs/experiments/log_likelihood.json, which the notebook
+evaluation/01_importance reads. Stopped and started again, it goes on where it was.
 """
 import argparse
 import json

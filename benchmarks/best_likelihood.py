@@ -112,7 +112,7 @@ def best(args, data):
                 evaluation_seconds=round(time.perf_counter() - start))
 
 
-def lookup(args, data):
+def compare_choices(args, data):
     "The log-likelihood of validation images for each posterior and prior, after the same training."
     options, rows = dict(STAGES["elbo"], epochs=args.epochs, batch_size=512, lr=0.012), {}
     train_only = v.Data(train=data.train, valid=data.valid[:0], test=data.test[:0], binarize="dynamic")
@@ -139,7 +139,7 @@ def main():
     parser.add_argument("--out", type=Path, help="JSON file for the result")
     args = parser.parse_args()
     data = v.load_data("mnist", root=args.data, valid=VALID, binarize="dynamic")
-    result = lookup(args, data) if args.choose else best(args, data)
+    result = compare_choices(args, data) if args.choose else best(args, data)
     result |= made_with()
     out = args.out or HERE / ("likelihood_choices.json" if args.choose else "best_likelihood.json")
     out.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -126,7 +126,7 @@ def main():
     parser.add_argument("--out", help="JSON file for the results")
     parser.add_argument("--contest", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    warnings.filterwarnings("ignore", message="log_likelihood")  # three epochs are no training; the time is asked for
+    warnings.filterwarnings("ignore", message="log_likelihood")  # after three epochs; only the time matters here
     torch.manual_seed(0)
     model = v.create_vae(**MODEL).eval()
     data = v.load_data("mnist-10k", binarize="dynamic", valid=0)

@@ -3,9 +3,10 @@
 Writes nbs/experiments/novelty.json. Needs both sets whole (variable VAE_NB_DATA, else they are downloaded). Can be
 stopped at any moment: run it again and it goes on.
 
-What a score knows comes from validation images of the training set alone. `choose_density` compares ways to fit the
-density of states on strangers made from them; `compare_candidates` looks afterwards at what the other ways would have
-given.
+Scores are fitted to validation images of the training set alone. `choose_density` compares ways to fit the density of
+states on out-of-distribution images made from them; `compare_candidates` computes afterwards what the other ways would
+have given. In the JSON file, "inside" and "outside" mean in distribution and out of distribution, and "alarms" are
+false and true positive rates.
 """
 import argparse
 import json
@@ -30,7 +31,7 @@ MEMBERS = {"imagewise": 2, "bernoulli": 1}  # noise or likelihood -> models in t
 MODEL = dict(latent_dim=16, encoder="mlp", decoder="mlp", hidden=(256, 128))
 TRAINING = dict(epochs=8, batch_size=128, lr=1e-3)
 VALID = 5000            # validation images, held out of training
-FITTED = 4000           # of them, for the density of states while it is chosen; the others are made strange
+FITTED = 4000           # of them, for the density of states while it is chosen; the others are altered
 SCORED_IMAGES, REGRET_IMAGES = 1000, 500  # the first of each test set; for the density of states all 10,000
 K = 64                  # samples of z for each likelihood
 QUANTILES = 201         # kept of each score, for the figures
@@ -60,8 +61,8 @@ def train(runs, seeds):
             print(f"{out.name}: validation ELBO {history[-1]['valid_elbo']:.1f}", flush=True)
 
 
-def make_strange(x):
-    "Nine kinds of strangers made from images from inside."
+def altered(x):
+    "Nine kinds of out-of-distribution images made from images in distribution."
     noise = torch.Generator().manual_seed(0)
     n, order = len(x), torch.randperm(x[0].numel(), generator=noise)
     quarters = x.unflatten(2, (2, -1)).unflatten(4, (2, -1)).flip(2, 4).reshape(x.shape)
@@ -73,30 +74,29 @@ def make_strange(x):
 
 
 def choose_density(model, valid):
-    "AUROC of each way to fit the density of states, on strangers made of validation images."
+    "AUROC of each way to fit the density of states, on out-of-distribution images made of validation images."
     states = DensityOfStates(model).states
-    fitted, inside = states(valid[:FITTED]), states(valid[FITTED:])
-    outside = {kind: states(x) for kind, x in make_strange(valid[FITTED:]).items()}
+    fitted, known = states(valid[:FITTED]), states(valid[FITTED:])
+    new = {kind: states(x) for kind, x in altered(valid[FITTED:]).items()}
     found = {}
     for name, (transform, n) in CANDIDATES.items():
         density = make_pipeline(transform(), GaussianMixture(n, reg_covar=1e-3, random_state=0)).fit(fitted)
-        found[name] = {kind: area(-density.score_samples(inside), -density.score_samples(x))
-                       for kind, x in outside.items()}
+        found[name] = {kind: area(-density.score_samples(known), -density.score_samples(x)) for kind, x in new.items()}
     return found
 
 
-def area(inside, outside):
-    return float(roc_auc_score([0] * len(inside) + [1] * len(outside), np.concatenate([inside, outside])))
+def area(known, new):
+    return float(roc_auc_score([0] * len(known) + [1] * len(new), np.concatenate([known, new])))
 
 
-def summary(inside, outside, resamples=100):
+def summary(known, new, resamples=100):
     "AUROC with its bootstrap standard error, and the quantiles of both kinds of scores."
-    inside, outside = (np.asarray(x, dtype=np.float64) for x in (inside, outside))
+    known, new = (np.asarray(x, dtype=np.float64) for x in (known, new))
     rng, middle = np.random.default_rng(0), (np.arange(QUANTILES) + 0.5) / QUANTILES
-    drawn = [area(rng.choice(inside, len(inside)), rng.choice(outside, len(outside))) for _ in range(resamples)]
+    drawn = [area(rng.choice(known, len(known)), rng.choice(new, len(new))) for _ in range(resamples)]
     rounded = lambda x: [float(f"{v:.5g}") for v in np.quantile(x, middle)]
-    return dict(auroc=area(inside, outside), standard_error=float(np.std(drawn, ddof=1)),
-                images=[len(inside), len(outside)], inside=rounded(inside), outside=rounded(outside))
+    return dict(auroc=area(known, new), standard_error=float(np.std(drawn, ddof=1)),
+                images=[len(known), len(new)], inside=rounded(known), outside=rounded(new))
 
 
 def scored(models, tests, names, **options):
@@ -116,11 +116,11 @@ def compare(runs, noise, name, other):
     scores["regret"] = [novelty_scores(model, x[:REGRET_IMAGES], "regret", k=1)["regret"] for x in tests]
     detector = DensityOfStates(model).fit(data.valid)
     scores["density of states"] = [detector.score(x) for x in tests]
-    alarms = [(detector.p_value(x[:SCORED_IMAGES]) < 0.05).double().mean().item() for x in tests]
+    positives = [(detector.p_value(x[:SCORED_IMAGES]) < 0.05).double().mean().item() for x in tests]
     chosen_on = {"chosen_on": choose_density(model, data.valid)} if noise == "imagewise" else {}
     return dict(scores={s: summary(*pair) for s, pair in scores.items()}, entropy=entropy,
                 components=detector.density[-1].n_components,
-                alarms=dict(zip(("inside", "outside"), alarms)), **chosen_on)
+                alarms=dict(zip(("inside", "outside"), positives)), **chosen_on)
 
 
 def compare_ensemble(runs, noise, name, other):
@@ -138,12 +138,12 @@ def compare_candidates(runs, noise, name, other):
     model = VAE.load(folder_of(runs, noise, name, 0))
     data = images(name, noise)
     states = DensityOfStates(model).states
-    fitted, inside, outside = (states(data.valid[:FITTED]), states(data.test[:SCORED_IMAGES]),
-                               states(images(other, noise).test[:SCORED_IMAGES]))
+    fitted, known, new = (states(data.valid[:FITTED]), states(data.test[:SCORED_IMAGES]),
+                          states(images(other, noise).test[:SCORED_IMAGES]))
     found = {}
     for candidate, (transform, n) in CANDIDATES.items():
         density = make_pipeline(transform(), GaussianMixture(n, reg_covar=1e-3, random_state=0)).fit(fitted)
-        found[candidate] = area(-density.score_samples(inside), -density.score_samples(outside))
+        found[candidate] = area(-density.score_samples(known), -density.score_samples(new))
     return dict(candidates=found)
 
 

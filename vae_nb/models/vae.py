@@ -105,7 +105,9 @@ class VAE(nn.Module):
         with torch.autocast(x.device.type, enabled=False): z = q.rsample((check_count("k", k),))  # (k, B, L)
         return Terms(x, q, z, self.decode(z), self.prior(), score)
 
-    if TYPE_CHECKING:  # torch hides from type checkers what a call of a module returns
+    if TYPE_CHECKING:  # torch hides from type checkers which attributes a module has, and what a call of it returns
+        __getattr__: None  # no others than those written down
+
         def __call__(self, x: torch.Tensor, k: int = 1, score: Callable[..., torch.Tensor] | None = None) -> Terms: ...
 
     def save(self,
