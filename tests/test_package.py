@@ -9,7 +9,7 @@ from zipfile import ZipFile
 import pytest
 
 PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
-TOOLS = ("nbdev", "execnb", "ghapi", "fastgit", "IPython", "ipykernel", "jupyter_client", "jupyter_core", "jupyterlab",
+TOOLS = ("nbdev", "execnb", "ghapi", "fastgit", "ipykernel", "jupyter_client", "jupyter_core", "jupyterlab",
          "jupytext", "nbconvert", "nbformat", "sklearn", "pytest", "setuptools")
 
 WITHOUT_TOOLS = f"""
