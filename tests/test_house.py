@@ -144,6 +144,19 @@ def test_public_names_are_typed():
     assert not missing, f"{len(missing)}: " + ", ".join(missing)
 
 
+def test_types_can_be_read_at_run_time():
+    "`help`, the documentation and `typing.get_type_hints` see the types too."
+    import inspect
+    import typing
+
+    import vae_nb
+    for name in vae_nb.__all__:
+        thing = getattr(vae_nb, name)
+        functions = [thing] if inspect.isfunction(thing) else [
+            f for key, f in vars(thing).items() if inspect.isfunction(f) and (key == "__init__" or not key.startswith("_"))]
+        for f in functions: typing.get_type_hints(f)
+
+
 def checked(*arguments, folder=ROOT):
     "What the type checker finds: a list of (file, line, severity, message)."
     if importlib.util.find_spec("basedpyright") is None: pytest.skip("basedpyright is not installed: pip install basedpyright")

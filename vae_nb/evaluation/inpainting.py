@@ -9,19 +9,18 @@ __all__ = ['posterior_given_visible', 'inpainting_calibration', 'inpainting_figu
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 
 from ..basics.checks import InputError, check_count, lookup
+from ..basics.figures import Picture
 from ..core import pixel_log_prob
 from ..data.images import Data
 from .calibration import LEVELS, Tally, calibration_images, varying_pixels
 from ..models.inference import Density, adapted, hmc_step, with_gradient
 from ..models.vae import VAE, evaluating, prepare_images
-
-if TYPE_CHECKING: from vae_nb.basics.figures import Picture  # with matplotlib, which takes time to import
 
 # %% ../../nbs/evaluation/04_inpainting.ipynb #315001af
 Hidden = Literal["right", "left", "top", "bottom"] | torch.Tensor

@@ -9,7 +9,7 @@ __all__ = ['latent_numbers', 'kl_figure', 'embedding_figure', 'inference_gaps', 
 import math
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import nn
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, kl_divergence
 
 from ..basics.checks import InputError, MissingPackageError, check_count, check_finite, check_positive, lookup
+from ..basics.figures import Picture
 from ..core import Head, kl_per_dimension
 from ..data.images import Data, Split
 from ..distributions.posteriors import FullCovariance, MeanField
@@ -24,8 +25,6 @@ from .metrics import split_for
 from ..models.inference import RunningWeights, fit_posterior, log_weights, raw_posterior
 from ..models.vae import VAE, evaluating, prepare_images
 from ..training.gradients import elbo_stl
-
-if TYPE_CHECKING: from vae_nb.basics.figures import Picture  # with matplotlib, which takes time to import
 
 # %% ../../nbs/evaluation/06_latents.ipynb #9c719fda
 ImageData = Data | str | Path | torch.Tensor | np.ndarray # as for `evaluate`

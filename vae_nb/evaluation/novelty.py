@@ -17,16 +17,14 @@ import numpy as np
 import torch
 
 from ..basics.checks import InputError, InputTypeError, check_count, check_finite, check_positive, lookup
+from ..basics.figures import Picture
 from ..basics.numerics import seed_generators
 from .importance import log_likelihood
 from ..models.inference import fit_posterior, raw_posterior, terms_of
 from ..models.vae import VAE, evaluating, prepare_images
 from ..training.objectives import elbo, metrics_of
 
-if TYPE_CHECKING:  # these take time to import
-    from sklearn.pipeline import Pipeline
-
-    from vae_nb.basics.figures import Picture
+if TYPE_CHECKING: from sklearn.pipeline import Pipeline  # which takes time to import
 
 # %% ../../nbs/evaluation/05_novelty.ipynb #68cb9d37
 Scores = torch.Tensor | np.ndarray | Sequence[float]

@@ -16,8 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+import pandas
 import torch
 
 from .. import __version__
@@ -35,8 +36,6 @@ from ..models.tensor_files import replace_file
 from ..models.vae import VAE
 from ..training.objectives import METRICS, Metric
 from ..training.runs import load_run_model, read_record, run_data, versions
-
-if TYPE_CHECKING: import pandas
 
 # %% ../../nbs/evaluation/07_reports.ipynb #5052bf73
 @dataclass

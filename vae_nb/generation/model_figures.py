@@ -8,8 +8,8 @@ __all__ = ['pipeline_figure', 'prior_figure', 'traversal_figure', 'neighbourhood
 # %% ../../nbs/generation/00_model_figures.ipynb #776d52a6
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import pandas
 import torch
 from torch.distributions import Distribution
 
@@ -19,8 +19,6 @@ from ..core import kl_per_dimension
 from ..data.images import Data, held_out_split
 from ..models.vae import VAE, evaluating, prepare_images
 from ..training.objectives import METRICS
-
-if TYPE_CHECKING: import pandas
 
 # %% ../../nbs/generation/00_model_figures.ipynb #b55347b7
 def varied_images(data: Data, # any

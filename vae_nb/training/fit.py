@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NoReturn
 
+from accelerate.tracking import GeneralTracker
 import numpy as np
 import torch
 from torch import nn
@@ -23,7 +24,7 @@ from ..basics.checks import InputError, InputTypeError, check_count, check_posit
 from ..basics.numerics import seed_generators
 from ..core import INACTIVE_KL, Terms, kl_per_dimension
 from ..data.images import Data
-from ..data.loading import as_data
+from ..data.loading import AnySource, as_data
 from ..distributions.beta_nll import beta_score, check_beta
 from ..models.vae import VAE, evaluating
 from .acceleration import (PRECISIONS, CompileMode, Precision, Step, accelerated, compile_mode,
@@ -36,11 +37,7 @@ from .optimisers import INITS, Init, OptimizerChoice, make_optimizer
 from .regularisers import KL_WEIGHTS, KLWeight, check_weight, dip_vae, free_bits, info_vae, tc_vae
 from .runs import History, Run
 
-if TYPE_CHECKING:
-    from accelerate.tracking import GeneralTracker
-    from tqdm import tqdm
-
-    from vae_nb.data.loading import AnySource
+if TYPE_CHECKING: from tqdm import tqdm
 
 # %% ../../nbs/training/08_fit.ipynb #920add88
 ObjectiveName = Literal["elbo", "iwae", "elbo_stl", "iwae_stl", "iwae_dreg", "free_bits", "tc_vae", "dip_vae",

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import pandas
 import torch
 
 from .. import __version__
@@ -23,8 +23,6 @@ from ..data.loading import load_data
 from ..models.tensor_files import load_tensors, load_weights, replace_file, save_tensors
 from ..models.vae import VAE
 from .devices import on_main, processes
-
-if TYPE_CHECKING: import pandas
 
 # %% ../../nbs/training/07_runs.ipynb #6674c51d
 def versions() -> dict[str, str]: # name to version
