@@ -194,8 +194,8 @@ prior = v.with_prior(model, v.fit_prior(model, data))
 v.pipeline_figure(model, data.test[:3], save="a.png")
 '''
 MISTAKES = {"v.nonexistent": "nonexistent", "v.create_vae((1, 8, 8), latnt_dim=3)": "latnt_dim",
-            'v.create_vae((1, 8, 8), noise="pixel")': '"pixel"', "v.fit(model)": "data", 'model.save()': "folder",
-            'v.fit(model, data, objective="iwea")': '"iwea"', "v.log_likelihood(model)": "log_likelihood",
+            'v.create_vae((1, 8, 8), noise="pixel")': "pixel'", "v.fit(model)": "data", 'model.save()': "folder",
+            'v.fit(model, data, objective="iwea")': "iwea'", "v.log_likelihood(model)": "log_likelihood",
             "v.create_vae((1, 8, 8)).latent_dimension": "latent_dimension"}
 
 

@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset
 
-import vae_nb.training.fit as training
 from vae_nb import Data, IndexedImages, Stream, create_vae, evaluate, fit, load_data
 from vae_nb.data.images import bundled_digits
 from vae_nb.models.tensor_files import load_tensors
+from vae_nb.training.runs import Run
 
 digits = bundled_digits()["train_images"][:600]  # (600, 28, 28)
 whole = torch.from_numpy(digits)[:, None]
@@ -146,15 +146,15 @@ def test_processes_that_read():
                          ids=["stream", "a stream that shuffles by itself", "images"])
 def test_resumed_is_as_uninterrupted(tmp_path, make):
     class PowerCut(BaseException): pass
-    after = training.after_epoch
+    complete = Run.complete
 
     def cut(run, row):
-        after(run, row)
+        complete(run, row)
         if run.epoch == 2: raise PowerCut
 
     options = dict(epochs=4)
     with pytest.MonkeyPatch.context() as patched, pytest.raises(PowerCut):
-        patched.setattr(training, "after_epoch", cut)
+        patched.setattr(Run, "complete", cut)
         weights(make(), out=tmp_path / "parts", **options)
     assert load_tensors(tmp_path / "parts" / "last.safetensors")[1]["state"].count("train_elbo") == 2
     resumed = weights(make(), out=tmp_path / "parts", resume=True, **options)
