@@ -121,8 +121,9 @@ MACHINE = r"/(?:root|home|Users|tmp)/[\w.-]+|/[\w-]+(?:/[\w.-]+)+\.py(?=:\d)"
 
 def check_stored(copy, path):
     "A notebook must be stored executed, without errors and without paths of the machine that it ran on."
-    faults, executed = [], False
-    for i, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"]):
+    faults, executed, notebook = [], False, json.loads(path.read_text(encoding="utf-8"))
+    if "widgets" in notebook["metadata"]: faults.append("its metadata hold the state of widgets: remove them")
+    for i, cell in enumerate(notebook["cells"]):
         for output in cell.get("outputs", []):
             executed = True
             data = {kind: text for kind, text in output.get("data", {}).items() if kind.startswith("text/")}
