@@ -9,7 +9,7 @@ def test_a_new_address_reaches_everything(root, settings, tmp_path):
     "Another owner, name, branch and site: nothing that users read or click says the old ones any more."
     names = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=root, capture_output=True,
                            text=True).stdout.split("\0")[:-1] or [
-        str(p.relative_to(root)) for p in root.rglob("*") if not {"_proc", "_docs", ".venv", "runs"} & set(p.relative_to(root).parts)]
+        str(p.relative_to(root)) for p in root.rglob("*") if not {"_proc", "_docs", ".venv", "runs", "nbdev.yml"} & set(p.relative_to(root).parts)]
     kept = [n for n in names if n.endswith((".ipynb", ".md", ".cff", ".yml", ".py", ".sh", ".txt", ".ini", ".toml", "Makefile", "LICENSE"))]
     for name in kept:
         if not (root / name).is_file() or (root / name).is_symlink(): continue
