@@ -131,7 +131,6 @@ class ReportFigure(NamedTuple):
 
 
 def _draw_history(m: ReportInput, found: dict) -> Picture:
-    import pandas
     path = None if m.run is None else m.run / "history.csv"
     if path is None or not path.is_file():
         raise InputError("there is no history.csv, as fit(..., out=folder) writes it")
@@ -441,7 +440,6 @@ def compare(runs: Sequence[str | Path | dict],  # folders with a report.json, or
             out: str | Path | None = None,      # .html; None: no page
             ) -> "dict[str, pandas.DataFrame]": # group to a table with a row for each run
     "Reports side by side, in groups: numbers of other images, or of another kind of likelihood, can't be compared."
-    import pandas
     found = [_read_report(run) for run in runs]
     if len(found) < 2: raise InputError(f"runs: {len(found)} given; expected at least 2 reports to compare")
     groups: dict[str, list[dict]] = {}

@@ -121,7 +121,6 @@ def history_figure(history: "Sequence[Mapping] | pandas.DataFrame", # what `fit`
                    save: str | Path | None = None, # .png, .pdf or .svg; None: no file
                    ) -> Picture: # a panel for each number
     "ELBO, reconstruction, KL (nats an image), RMSE and σ (pixel units) over the epochs, of training and validation."
-    import pandas
     table = pandas.DataFrame(history)
     if table.empty: raise InputError("history is empty; expected a row for each epoch")
     names = [name for name in METRICS if f"train_{name}" in table]

@@ -32,10 +32,9 @@ def versions() -> dict[str, str]: # name to version
 # %% ../../nbs/training/07_runs.ipynb #7ff25005
 class History(list[dict[str, float]]):
     "One dict per epoch; shown as a table."
-    def table(self) -> "pandas.DataFrame": # one row per epoch
+    def table(self) -> pandas.DataFrame: # one row per epoch
         "The history as a pandas table."
-        import pandas as pd
-        return pd.DataFrame(list(self))
+        return pandas.DataFrame(list(self))
 
     def save(self,
              path: str | Path, # .csv; its folder is made
