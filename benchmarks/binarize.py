@@ -6,7 +6,7 @@ import time
 import numpy as np
 import torch
 
-from vae_nb.data.images import sample_binary_images, uniform_below_255
+from vae_nb.data.binarisation import sample_binary_images, uniform_below_255
 
 torch.manual_seed(0)
 torch.set_num_threads(1)

@@ -18,7 +18,7 @@ from PIL import Image
 
 from vae_nb.basics.checks import InputError, InputTypeError, MissingPackageError
 from vae_nb.cli import COMMANDS, LIST_OPTIONS, create_parser, documented_parameters, function_from_source, main
-from vae_nb.data.images import bundled_digits
+from vae_nb.data.digits import bundled_digits
 from vae_nb.data.loading import load_data
 from vae_nb.evaluation.metrics import evaluate
 from vae_nb.models.vae import VAE, create_vae

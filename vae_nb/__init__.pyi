@@ -48,7 +48,7 @@ from .models.fitted_priors import (
 
 # training: objectives, regularisers, fit
 from .training.objectives import elbo as elbo, iwae as iwae
-from .training.gradients import elbo_stl as elbo_stl, iwae_dreg as iwae_dreg, iwae_stl as iwae_stl
+from .training.gradient_estimators import elbo_stl as elbo_stl, iwae_dreg as iwae_dreg, iwae_stl as iwae_stl
 from .training.regularisers import (
     cyclical_annealing as cyclical_annealing,
     dip_vae as dip_vae,
@@ -109,7 +109,7 @@ from .evaluation.latents import (
 from .evaluation.reports import compare as compare, report as report
 
 # explore: widgets, and a page for the browser
-from .explore.latents import LatentExplorer as LatentExplorer
+from .explore.sliders import LatentExplorer as LatentExplorer
 from .explore.walks import InterpolationPlayer as InterpolationPlayer, TraversalExplorer as TraversalExplorer
 from .explore.noise import NoiseExplorer as NoiseExplorer
 from .explore.monitor import TrainingMonitor as TrainingMonitor

@@ -24,7 +24,7 @@ from ..distributions.posteriors import FullCovariance, MeanField
 from .metrics import split_for
 from ..models.inference import RunningWeights, fit_posterior, log_weights, raw_posterior
 from ..models.vae import VAE, evaluating, prepare_images
-from ..training.gradients import elbo_stl
+from ..training.gradient_estimators import elbo_stl
 
 # %% ../../nbs/evaluation/06_latents.ipynb #9c719fda
 ImageData = Data | str | Path | torch.Tensor | np.ndarray # as for `evaluate`

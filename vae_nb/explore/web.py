@@ -25,7 +25,7 @@ from ..core import Conditional, kl_per_dimension
 from ..data.images import Data, held_out_split
 from ..distributions.likelihoods import (BernoulliLikelihood, HomoscedasticGaussian, ImagewiseGaussian,
                                               PixelwiseGaussian)
-from .latents import slider_order
+from .sliders import slider_order
 from .rounding import PRECISIONS, ByteStore, Json, Precision, describe_layers
 from .widgets import asset, image_pixels, side_by_side, sigma_pixels, viridis
 from ..generation.model_figures import pictures_for

@@ -31,7 +31,7 @@ from .acceleration import (PRECISIONS, CompileMode, Precision, Step, accelerated
                                           network_dtype)
 from .devices import (CtrlC, any_process, ctrl_c_waits, main_first, make_accelerator, only_main_warns,
                                      own_share, processes, sum_over_processes, tracked)
-from .gradients import elbo_stl, iwae_dreg, iwae_stl
+from .gradient_estimators import elbo_stl, iwae_dreg, iwae_stl
 from .objectives import REPORTED, elbo, elbo_parts, iwae, measure, metrics_of
 from .optimisers import INITS, Init, OptimizerChoice, make_optimizer
 from .regularisers import KL_WEIGHTS, KLWeight, check_weight, dip_vae, free_bits, info_vae, tc_vae
@@ -273,7 +273,7 @@ def checked_settings(given: dict, # the arguments of `fit`
     s |= dict(kl_weight=kl_weight_name(s["kl_weight"]), images=len(data.train), devices=processes().num_processes)
     return s | {f"{name} of the model": value for name, value in (given["model"].config or {}).items()}
 
-
+# %% ../../nbs/training/08_fit.ipynb #4a7ac896
 def check_run(given: dict, # the arguments of `fit`
               s: dict,     # what `checked_settings` gave
               data: Data,  # loaded
@@ -350,7 +350,7 @@ def diagnose(model: VAE,      # any
         if not get().isfinite().all(): return name
     return "the objective, though all of its terms are finite"
 
-
+# %% ../../nbs/training/08_fit.ipynb #43a93c32
 def check_step(run: Run, step: TrainingStep,
                x: torch.Tensor,     # images of the step
                value: torch.Tensor, # scalar, the sum of their objective
