@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from vae_nb import create_vae, fit
-from vae_nb.data.images import Data
+from vae_nb.data.splits import Data
 from vae_nb.distributions.beta_nll import beta_score
 from vae_nb.distributions.priors import LearnedMixture
 from vae_nb.training.acceleration import PRECISIONS, checkpointed, compiled_step, patched_forward

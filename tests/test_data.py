@@ -23,7 +23,7 @@ from vae_nb.basics.checks import MissingPackageError
 from vae_nb.data import files as image_files
 from vae_nb.data.arrays import check_images
 from vae_nb.data.digits import bundled_digits
-from vae_nb.data.images import Data
+from vae_nb.data.splits import Data
 from vae_nb.data.loading import TORCHVISION, data_root, load_data
 
 digits = bundled_digits()

@@ -14,7 +14,7 @@ import torch
 import vae_nb as v
 from test_devices import at_its_mean, weights
 from test_devices import images as small_digits
-from vae_nb.data.images import Data
+from vae_nb.data.splits import Data
 from vae_nb.distributions.posteriors import FullCovariance, MeanField
 from vae_nb.training.acceleration import COMPILE_MODES
 

@@ -32,7 +32,7 @@ from . import __version__
 from .basics.checks import InputError, MissingPackageError, check_count, check_positive, lookup
 
 if TYPE_CHECKING:
-    from vae_nb.data.images import Data
+    from vae_nb.data.splits import Data
     from vae_nb.models.vae import VAE
     from vae_nb.training.runs import History
 
@@ -115,7 +115,7 @@ def print_result(out: Path,          # folder of the run
                  history: "History",
                  ) -> None:
     "Print the metrics of the best model, and where it is."
-    from vae_nb.data.images import held_out_split
+    from vae_nb.data.splits import held_out_split
     from vae_nb.evaluation.metrics import evaluate
     from vae_nb.training.runs import best_epoch, load_run_model
     split, best = held_out_split(data), best_epoch(history)
@@ -337,7 +337,7 @@ def seconds_per_epoch(model: "VAE", # stays as it is
                       **options,    # of `fit`
                       ) -> float:
     "An estimate from a trial with a copy of the model and a part of the data; validation takes about a tenth."
-    from vae_nb.data.images import Data
+    from vae_nb.data.splits import Data
     from vae_nb.training.fit import fit
     few, seconds = Data(data.train[:1024], data.valid[:0], data.test[:0]), 0.0
     for _ in range(2): # the first trial warms up, the second counts

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from ..basics.checks import InputError, InputTypeError, check_count
-from .images import ImageSource, TensorImages
+from .splits import ImageSource, TensorImages
 
 # %% ../../nbs/data/03_arrays.ipynb #086e0e21
 def as_tensor(x: object,       # tensor or array

@@ -20,9 +20,9 @@ import torch
 
 from ..basics.checks import InputError, MissingPackageError, check_count, lookup
 from .arrays import array_source, check_size
-from .files import PictureFiles, folder_source
+from .image_files import PictureFiles, folder_source
 from .digits import bundled_digits
-from .images import BINARISED, SPLITS, Data, ImageSource, as_source
+from .splits import BINARISED, SPLITS, Data, ImageSource, as_source
 from .streams import Indexable, wrap_dataset
 
 if TYPE_CHECKING:

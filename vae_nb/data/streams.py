@@ -24,8 +24,8 @@ from ..basics.checks import InputError, InputTypeError, check_count
 from ..basics.numerics import rng_for
 from .arrays import as_tensor, check_layout, check_pixels, check_size, resize_images
 from .binarisation import static_binarisation
-from .files import convert_picture, picture_tensor, read_image
-from .images import ImageSource, TensorImages, split_counts
+from .image_files import convert_picture, picture_tensor, read_image
+from .splits import ImageSource, TensorImages, split_counts
 
 # %% ../../nbs/data/05_streams.ipynb #b62ac597
 KEYS = ("image", "img", "jpg", "jpeg", "png", "webp", "x", "bytes") # where a dict may keep its image

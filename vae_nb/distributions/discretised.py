@@ -17,7 +17,7 @@ from torch.nn.functional import logsigmoid, softplus
 
 from ..basics.checks import InputError, InputTypeError, check_image_shape, check_positive
 from ..basics.numerics import positive, rng_for
-from ..data.images import Data
+from ..data.splits import Data
 from .likelihoods import PixelHead
 
 # %% ../../nbs/distributions/04_discretised.ipynb #07ffb939

@@ -17,7 +17,7 @@ from torch.distributions import Distribution, Independent
 from ..basics.checks import InputError, InputTypeError, check_count
 from ..basics.figures import (BLUE, FAINT, Picture, column_titles, draw_grid, figure_style, panels,
                                    save_figure)
-from ..data.images import Data, Split
+from ..data.splits import Data, Split
 from ..data.loading import as_data
 from .metrics import ImageData, split_for
 from ..models.vae import VAE, evaluating, prepare_images

@@ -17,7 +17,7 @@ import torch
 from ..basics.checks import InputError, check_count, lookup
 from ..basics.figures import Picture
 from ..core import pixel_log_prob
-from ..data.images import Data
+from ..data.splits import Data
 from .calibration import LEVELS, Tally, calibration_images, varying_pixels
 from ..models.inference import Density, adapted, hmc_step, with_gradient
 from ..models.vae import VAE, evaluating, prepare_images

@@ -19,7 +19,7 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 from ..basics.checks import InputError, MissingPackageError, check_count, check_finite, check_positive, lookup
 from ..basics.figures import Picture
 from ..core import Head, kl_per_dimension
-from ..data.images import Data, Split
+from ..data.splits import Data, Split
 from ..distributions.posteriors import FullCovariance, MeanField
 from .metrics import split_for
 from ..models.inference import RunningWeights, fit_posterior, log_weights, raw_posterior

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..basics.checks import InputError, check_count, lookup
-from ..data.images import SPLITS, Data, Split
+from ..data.splits import SPLITS, Data, Split
 from ..data.loading import TORCHVISION, as_data, load_data
 from ..models.vae import VAE
 from ..training.objectives import measure

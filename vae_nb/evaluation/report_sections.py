@@ -19,7 +19,7 @@ import torch
 
 from ..basics.checks import InputError
 from ..basics.figures import Picture
-from ..data.images import Data, Split
+from ..data.splits import Data, Split
 from .calibration import (calibration, calibration_panels, hard_images, hard_images_figure,
                                            predictive_check)
 from .importance import BELIEVABLE, average, bits_per_dimension, log_likelihood
@@ -221,3 +221,32 @@ SECTIONS |= dict(
         covariance_gap=Metric("nats", "what a full covariance gains over mean-field"),
         effective_sample_size=Metric("of k", "effective sample size of log p(x), for the median image"))))
 CONDITIONS = "images", "k", "samples", "steps", "draws", "seed", "threshold", "split"  # in a caption, not in rows
+
+# %% ../../nbs/evaluation/07_report_sections.ipynb #dc094e47
+def flatten_numbers(found: dict, prefix: str = "") -> dict: # names with dots to numbers
+    rows = {}
+    for name, value in found.items():
+        rows |= flatten_numbers(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return rows
+
+
+def standard_error_of(name: str, found: dict) -> float | None:
+    "The standard error of a number, where the section has one."
+    if name == "log_likelihood" and "estimator_error" in found: return found["estimator_error"]
+    return found.get(f"{name}_standard_error")
+
+
+def format_number(value: float | int | bool | str | None) -> str:
+    if value is None: return "–"
+    if isinstance(value, (str, bool)): return str(value)
+    if isinstance(value, int): return f"{value:,}"
+    form = ",.1f" if abs(value) >= 1000 else ".2f" if abs(value) >= 10 else ".3g"
+    return f"{value:{form}}".replace("-", "−")
+
+
+def format_with_error(name: str, found: dict) -> str:
+    error = standard_error_of(name, found)
+    return format_number(found.get(name)) + (f" ± {error:.2g}" if error else "")
+
+
+def spaced(name: str) -> str: return name.replace("_", " ").replace(".", " ")

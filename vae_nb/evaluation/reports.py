@@ -19,43 +19,73 @@ import torch
 from .. import __version__
 from ..basics.checks import InputError, check_count, check_finite
 from ..basics.figures import BLUE, DARK, DOTS_PER_INCH, FAINT, Picture, figure_style, panels, save_figure
-from ..data.images import Split
+from ..data.splits import Split
 from .metrics import ImageData, split_for
 from .report_sections import (CONDITIONS, FIGURES, PIXEL_UNIT, SECTIONS, ReportInput,
-                                               describe_measurement, draw_sections, measure_sections)
+                                               describe_measurement, draw_sections, flatten_numbers, format_number,
+                                               format_with_error, measure_sections, spaced, standard_error_of)
 from ..models.tensor_files import replace_file
 from ..models.vae import VAE
 from ..training.objectives import METRICS
 from ..training.runs import load_run_model, read_record, run_data
 
-# %% ../../nbs/evaluation/08_reports.ipynb #dc094e47
-def _flatten(found: dict, prefix: str = "") -> dict: # names with dots to numbers
-    rows = {}
-    for name, value in found.items():
-        rows |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return rows
+# %% ../../nbs/evaluation/08_reports.ipynb #d2635ed6
+def _report_html(found: dict,                       # what report.json holds
+                 figures: dict[str, Picture | str], # what `draw_sections` gave
+                 ) -> str:                          # the text of report.html
+    data = found["data"]
+    what = (f'<p>{data["images"]:,} {html.escape(data["split"])} images of {html.escape(data["name"])}, '
+            f'{"×".join(map(str, data["image_shape"]))}{", binarised" if data["binarize"] else ""}; the likelihood '
+            f'is a {found["likelihood"]}. <span class="soft">{found["created"]}</span></p>')
+    titles = {name: section.title for name, section in SECTIONS.items()} | {"settings": "How it was made"}
+    links = "".join(f'<li><a href="#{name}">{html.escape(title)}</a></li>' for name, title in titles.items())
+    settings = {f"{part}.{key}": value for part in ("model", "training", "versions") if found.get(part)
+                for key, value in flatten_numbers(found[part]).items()}
+    settings |= {key: found[key] for key in ("dtype", "device", "seed")}
+    rows = [[spaced(name), "none" if value is None else value] for name, value in settings.items()]
+    made = _html_table("Model, training and versions", ["setting", "value"], rows, set())
+    sections = [_html_measured(name, found[name], figures) for name in SECTIONS]
+    sections.append(_html_section("settings", titles["settings"], made))
+    lead = f'{what}{_html_cards(found)}<nav aria-label="Sections"><ul>{links}</ul></nav>'
+    return _html_page(found["name"], lead, "\n".join(sections))
+
+# %% ../../nbs/evaluation/08_reports.ipynb #cfb060a7
+def _numbers_table(name: str,   # of the section
+                   found: dict, # its numbers
+                   ) -> str:    # HTML
+    title, _, meanings = SECTIONS[name]
+    conditions = ", ".join(f"{key} {format_number(found[key])}" for key in CONDITIONS if key in found)
+    groups = [group for group in ("varying", "background") if found.get(group)]
+    columns = [flatten_numbers(found[group]) for group in groups] or [flatten_numbers(found)]
+    rows = [[spaced(key), *(format_with_error(key, column) for column in columns), unit, meaning]
+            for key, (unit, meaning) in meanings.items() if any(key in column for column in columns)]
+    heads = ["number", *(groups or ["value"]), "unit", "what it is"]
+    return _html_table(f"{title}: {conditions}", heads, rows, set(range(1, len(columns) + 1)))
 
 
-def _standard_error(name: str, found: dict) -> float | None:
-    "The standard error of a number, where the section has one."
-    if name == "log_likelihood" and "estimator_error" in found: return found["estimator_error"]
-    return found.get(f"{name}_standard_error")
+def _html_measured(name: str,
+                  found: dict, # its numbers, or the reason why there are none
+                  figures: dict[str, Picture | str], # what `draw_sections` gave
+                  ) -> str:
+    title, text, _ = SECTIONS[name]
+    body = _html_reason(found["reason"]) if "reason" in found else _numbers_table(name, found)
+    for key, (section, caption, _) in FIGURES.items():
+        drawn = figures[key]
+        if section != name or drawn == found.get("reason"): continue
+        body += _html_reason(f"{key}: {drawn}") if isinstance(drawn, str) else _html_figure(drawn, caption)
+    return _html_section(name, title, f"<p>{html.escape(text)}</p>{body}")
 
-
-def _format_number(value: float | int | bool | str | None) -> str:
-    if value is None: return "–"
-    if isinstance(value, (str, bool)): return str(value)
-    if isinstance(value, int): return f"{value:,}"
-    form = ",.1f" if abs(value) >= 1000 else ".2f" if abs(value) >= 10 else ".3g"
-    return f"{value:{form}}".replace("-", "−")
-
-
-def _format_with_error(name: str, found: dict) -> str:
-    error = _standard_error(name, found)
-    return _format_number(found.get(name)) + (f" ± {error:.2g}" if error else "")
-
-
-def _spaced(name: str) -> str: return name.replace("_", " ").replace(".", " ")
+# %% ../../nbs/evaluation/08_reports.ipynb #72330a61
+def _html_cards(found: dict) -> str: # what report.json holds
+    low = ", at least" if found["log_likelihood"].get("unbelievable") else ""
+    shown = [(f"log-likelihood{low}", "log_likelihood", "log_likelihood", METRICS["log_likelihood"].unit),
+             ("ELBO", "numbers", "elbo", METRICS["elbo"].unit), ("RMSE", "numbers", "rmse", METRICS["rmse"].unit),
+             ("active latents", "latents", "active_units", ""),
+             ("calibration error, varying pixels", "calibration", "varying.calibration_error", "")]
+    items = [(label, flatten_numbers(found[section]).get(key), unit) for label, section, key, unit in shown]
+    cards = "".join(f"<div><dt>{label}</dt><dd>{format_number(value)} <small>{unit}</small></dd></div>"
+                    for label, value, unit in items if value is not None)
+    return f'<dl class="cards">{cards}</dl>'
 
 # %% ../../nbs/evaluation/08_reports.ipynb #fde0a0e2
 def _page_style() -> str: # the text of report.css
@@ -107,64 +137,6 @@ def _html_figure(figure: Picture,
     return (f'<figure><img alt="{html.escape(figure.alt)}" width="{width}" height="{height}" '
             f'src="data:image/png;base64,{base64.b64encode(png).decode()}">'
             f'<figcaption>{html.escape(caption)}</figcaption></figure>')
-
-# %% ../../nbs/evaluation/08_reports.ipynb #72330a61
-def _html_cards(found: dict) -> str: # what report.json holds
-    low = ", at least" if found["log_likelihood"].get("unbelievable") else ""
-    shown = [(f"log-likelihood{low}", "log_likelihood", "log_likelihood", METRICS["log_likelihood"].unit),
-             ("ELBO", "numbers", "elbo", METRICS["elbo"].unit), ("RMSE", "numbers", "rmse", METRICS["rmse"].unit),
-             ("active latents", "latents", "active_units", ""),
-             ("calibration error, varying pixels", "calibration", "varying.calibration_error", "")]
-    items = [(label, _flatten(found[section]).get(key), unit) for label, section, key, unit in shown]
-    cards = "".join(f"<div><dt>{label}</dt><dd>{_format_number(value)} <small>{unit}</small></dd></div>"
-                    for label, value, unit in items if value is not None)
-    return f'<dl class="cards">{cards}</dl>'
-
-# %% ../../nbs/evaluation/08_reports.ipynb #cfb060a7
-def _numbers_table(name: str,   # of the section
-                   found: dict, # its numbers
-                   ) -> str:    # HTML
-    title, _, meanings = SECTIONS[name]
-    conditions = ", ".join(f"{key} {_format_number(found[key])}" for key in CONDITIONS if key in found)
-    groups = [group for group in ("varying", "background") if found.get(group)]
-    columns = [_flatten(found[group]) for group in groups] or [_flatten(found)]
-    rows = [[_spaced(key), *(_format_with_error(key, column) for column in columns), unit, meaning]
-            for key, (unit, meaning) in meanings.items() if any(key in column for column in columns)]
-    heads = ["number", *(groups or ["value"]), "unit", "what it is"]
-    return _html_table(f"{title}: {conditions}", heads, rows, set(range(1, len(columns) + 1)))
-
-
-def _html_measured(name: str,
-                  found: dict, # its numbers, or the reason why there are none
-                  figures: dict[str, Picture | str], # what `draw_sections` gave
-                  ) -> str:
-    title, text, _ = SECTIONS[name]
-    body = _html_reason(found["reason"]) if "reason" in found else _numbers_table(name, found)
-    for key, (section, caption, _) in FIGURES.items():
-        drawn = figures[key]
-        if section != name or drawn == found.get("reason"): continue
-        body += _html_reason(f"{key}: {drawn}") if isinstance(drawn, str) else _html_figure(drawn, caption)
-    return _html_section(name, title, f"<p>{html.escape(text)}</p>{body}")
-
-# %% ../../nbs/evaluation/08_reports.ipynb #d2635ed6
-def _report_html(found: dict,                       # what report.json holds
-                 figures: dict[str, Picture | str], # what `draw_sections` gave
-                 ) -> str:                          # the text of report.html
-    data = found["data"]
-    what = (f'<p>{data["images"]:,} {html.escape(data["split"])} images of {html.escape(data["name"])}, '
-            f'{"×".join(map(str, data["image_shape"]))}{", binarised" if data["binarize"] else ""}; the likelihood '
-            f'is a {found["likelihood"]}. <span class="soft">{found["created"]}</span></p>')
-    titles = {name: section.title for name, section in SECTIONS.items()} | {"settings": "How it was made"}
-    links = "".join(f'<li><a href="#{name}">{html.escape(title)}</a></li>' for name, title in titles.items())
-    settings = {f"{part}.{key}": value for part in ("model", "training", "versions") if found.get(part)
-                for key, value in _flatten(found[part]).items()}
-    settings |= {key: found[key] for key in ("dtype", "device", "seed")}
-    rows = [[_spaced(name), "none" if value is None else value] for name, value in settings.items()]
-    made = _html_table("Model, training and versions", ["setting", "value"], rows, set())
-    sections = [_html_measured(name, found[name], figures) for name in SECTIONS]
-    sections.append(_html_section("settings", titles["settings"], made))
-    lead = f'{what}{_html_cards(found)}<nav aria-label="Sections"><ul>{links}</ul></nav>'
-    return _html_page(found["name"], lead, "\n".join(sections))
 
 # %% ../../nbs/evaluation/08_reports.ipynb #7868847a
 def report(model: VAE | str | Path,       # a VAE, or the folder of a run
@@ -252,9 +224,9 @@ def compare(runs: Sequence[str | Path | dict],  # folders with a report.json, or
 def _row(found: dict) -> dict: # heading to number; a report's row in the table
     row = {"run": found["name"]}
     for heading, (section, number) in COLUMNS.items():
-        numbers = _flatten(found[section])
+        numbers = flatten_numbers(found[section])
         row[heading] = numbers.get(number)
-        if heading == "log-likelihood": row |= {"±": _standard_error(number, numbers), "k": numbers.get("k")}
+        if heading == "log-likelihood": row |= {"±": standard_error_of(number, numbers), "k": numbers.get("k")}
     return row
 
 # %% ../../nbs/evaluation/08_reports.ipynb #9112e17e
@@ -294,7 +266,7 @@ def _draw_report(bound, error, row, found):  # two axes
 # %% ../../nbs/evaluation/08_reports.ipynb #b5a349c5
 def _group_html(anchor: str, name: str, reports: Sequence[dict]) -> str:
     heads = ["run", *COLUMNS]
-    rows = [[found["name"], *(_format_with_error(number, _flatten(found[section]))
+    rows = [[found["name"], *(format_with_error(number, flatten_numbers(found[section]))
                               for section, number in COLUMNS.values())] for found in reports]
     shown = [j for j in range(len(heads)) if any(row[j] != "–" for row in rows)]
     heads, *rows = [[row[j] for j in shown] for row in [heads, *rows]]

@@ -13,7 +13,7 @@ from accelerate.tracking import GeneralTracker
 
 from ..basics.checks import check_count
 from ..basics.figures import Picture, image_grid
-from ..data.images import held_out_split
+from ..data.splits import held_out_split
 from .widgets import (DataSource, Explorer, NamedImage, PicturePanel, data_for, image_pixels, row,
                                     side_by_side, sigma_pixels)
 from ..generation.model_figures import history_figure

@@ -21,25 +21,25 @@ from ..basics.checks import InputError, check_count
 from ..basics.figures import Picture, pipeline, samples
 from ..core import INACTIVE_KL
 from ..data.arrays import resize_images
-from ..data.files import picture_tensor, read_image
-from ..data.images import Data, held_out_split
+from ..data.image_files import picture_tensor, read_image
+from ..data.splits import Data, held_out_split
 from .widgets import (DataSource, DecodedView, PicturePanel, button, check_index, column, data_for,
                                     index_field, latent_scales, row)
 from ..models.fitted_priors import fit_prior
 from ..models.vae import VAE, evaluating, prepare_images
 
 # %% ../../nbs/explore/01_sliders.ipynb #5f3f9e17
-class SliderOrder(NamedTuple):
-    "The latents in the order of their sliders."
-    active: list[int]   # with a slider, the largest KL first
-    inactive: list[int] # whose sliders are folded away, likewise
+class LatentGroups(NamedTuple):
+    "The latents whose sliders are shown, and those whose sliders are folded away."
+    active: list[int]   # the largest KL first
+    inactive: list[int] # likewise
 
 
-def slider_order(kl: Sequence[float], # (L,), nats: the mean KL of each latent
-                 ) -> SliderOrder:
-    "Which latents get a slider, and in which order."
+def active_and_inactive(kl: Sequence[float], # (L,), nats: the mean KL of each latent
+                        ) -> LatentGroups:
+    "Which latents have their slider in view: those with a mean KL of at least `INACTIVE_KL`, 0.01 nats."
     order = sorted(range(len(kl)), key=lambda i: -kl[i])
-    return SliderOrder([i for i in order if kl[i] >= INACTIVE_KL], [i for i in order if kl[i] < INACTIVE_KL])
+    return LatentGroups([i for i in order if kl[i] >= INACTIVE_KL], [i for i in order if kl[i] < INACTIVE_KL])
 
 # %% ../../nbs/explore/01_sliders.ipynb #121e1ec7
 def bars_svg(z: Sequence[float],                           # (L,) numbers
@@ -90,7 +90,7 @@ class LatentSliders:
                  moved: Callable[[int, float], None],  # called with the latent and its new value
                  ):
         self.kl, self.limit, self._moved, self._held = kl, limit, moved, False
-        active, inactive = slider_order(kl)
+        active, inactive = active_and_inactive(kl)
         self.sliders = {i: self._slider(i) for i in (*active, *inactive)}
         self.marks = {i: ipywidgets.HTML(layout=dict(margin="0")) for i in self.sliders}
         rows = {i: column([self.sliders[i], self.marks[i]]) for i in self.sliders}

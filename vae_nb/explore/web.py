@@ -22,10 +22,10 @@ from torch.distributions import Distribution
 
 from ..basics.checks import InputError, check_count, lookup
 from ..core import Conditional, kl_per_dimension
-from ..data.images import Data, held_out_split
+from ..data.splits import Data, held_out_split
 from ..distributions.likelihoods import (BernoulliLikelihood, HomoscedasticGaussian, ImagewiseGaussian,
                                               PixelwiseGaussian)
-from .sliders import slider_order
+from .sliders import active_and_inactive
 from .rounding import PRECISIONS, ByteStore, Json, Precision, describe_layers
 from .widgets import asset, image_pixels, side_by_side, sigma_pixels, viridis
 from ..generation.model_figures import pictures_for
@@ -83,7 +83,7 @@ def make_presets(model: VAE,
     images, names = _examples(data, count) if isinstance(data, Data) else (data, _numbered(count))
     x = pictures_for(model, images, argument="data")[:count]
     q = model.encode(x)
-    order = slider_order(kl_per_dimension(q, prior).mean(0).tolist())
+    order = active_and_inactive(kl_per_dimension(q, prior).mean(0).tolist())
     return Presets(q.mean, x, names, [*order.active, *order.inactive])
 
 # %% ../../nbs/explore/06_web.ipynb #548b2af4

@@ -26,7 +26,7 @@ from torch.distributions import Distribution
 from ..basics.checks import InputError, check_count
 from ..basics.figures import DOTS_PER_INCH, Picture, is_constant, sigma_map, to_array, to_pixels
 from ..core import kl_per_dimension
-from ..data.images import Data, held_out_split
+from ..data.splits import Data, held_out_split
 from ..data.loading import as_data
 from ..models.vae import VAE, evaluating, prepare_images
 

@@ -16,7 +16,7 @@ from torch.distributions import Distribution
 from ..basics.checks import InputError, check_count, check_positive
 from ..basics.figures import Picture, curves, image_grid, pipeline, samples
 from ..core import kl_per_dimension
-from ..data.images import Data, held_out_split
+from ..data.splits import Data, held_out_split
 from ..models.vae import VAE, evaluating, prepare_images
 from ..training.objectives import METRICS
 

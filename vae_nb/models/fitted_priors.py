@@ -17,7 +17,7 @@ from torch import nn
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, MultivariateNormal
 
 from ..basics.checks import InputError, check_count, lookup
-from ..data.images import Data
+from ..data.splits import Data
 from ..data.loading import as_data
 from ..distributions.posteriors import CholeskyGaussian
 from .vae import VAE, evaluating

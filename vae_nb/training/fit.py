@@ -23,7 +23,7 @@ from torch import nn
 from ..basics.checks import InputError, InputTypeError, check_count, check_positive, lookup
 from ..basics.numerics import seed_generators
 from ..core import INACTIVE_KL, Terms, kl_per_dimension
-from ..data.images import Data
+from ..data.splits import Data
 from ..data.loading import AnySource, as_data
 from ..distributions.beta_nll import beta_score, check_beta
 from ..models.vae import VAE, evaluating
@@ -96,7 +96,7 @@ def fit(model: VAE,            # trained in place
             return value.detach(), sums  # nothing may hold autograd's graph while a CUDA graph is captured
 
         steps, whole = data.steps("train", total, **share), s["accumulate"] == share["world"] == 1
-        gradient = stack.enter_context(accelerated(add_gradient, step, s["batch_size"], precision, compile,
+        backward = stack.enter_context(accelerated(add_gradient, step, s["batch_size"], precision, compile,
                                                    checkpoint_activations, whole))
         stack.enter_context(tracked(accelerator, s))
         bar = stack.enter_context(progress_bar(s["epochs"] * steps, run.epoch * steps, progress))
@@ -113,9 +113,9 @@ def fit(model: VAE,            # trained in place
                     for group in opt.param_groups: group["lr"] = s["lr"] * SCHEDULES[schedule](t)
                     pieces = x.tensor_split(min(s["accumulate"], len(x)))
                     n_images = {} if len(pieces) == 1 else {"n_images": len(x)}
-                    for piece in pieces:  # devices exchange gradients once, after the last piece
+                    for piece in pieces:  # devices exchange gradients once, after the last
                         with nullcontext() if piece is pieces[-1] else accelerator.no_sync(parallel_step):
-                            value, numbers = gradient(piece, pixel_stats, **n_images, **weights)
+                            value, numbers = backward(piece, pixel_stats, **n_images, **weights)
                         if pixel_stats or device.type == "cpu": check_step(run, step, piece, value, ctrl_c, i + 1)
                         sums.add(numbers, len(piece))
                     if grad_clip: accelerator.clip_grad_norm_(model.parameters(), s["grad_clip"])

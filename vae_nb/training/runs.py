@@ -18,7 +18,7 @@ import torch
 
 from .. import __version__
 from ..basics.checks import InputError
-from ..data.images import Data
+from ..data.splits import Data
 from ..data.loading import load_data
 from ..models.tensor_files import load_tensors, load_weights, replace_file, save_tensors
 from ..models.vae import VAE
