@@ -441,7 +441,9 @@ HELP_TEXTS = dict(                                    # in place of the comment 
     hidden="widths of an MLP encoder; the decoder mirrors them; none at all is a linear map",
     objective="elbo, iwae, elbo_stl, iwae_stl, iwae_dreg, free_bits, tc_vae, dip_vae or info_vae (default: elbo)",
     compile="compile the steps; on a GPU, --compile reduce-overhead makes CUDA graphs of them too (default: no)",
-    sigma_floor="smallest σ of a pixel (default: that of rounding to 8 bits, 0.0011)",
+    noise="pixelwise, imagewise or homoscedastic σ of the Gaussian (default: pixelwise)",
+    mean="sigmoid or identity: the link of the mean (default: sigmoid of a Gaussian, identity of a discretised logistic)",
+    sigma_floor="smallest σ of a Gaussian pixel (default: that of rounding to 8 bits, 0.0011)",
     resume="go on with the run in the folder, with the options that it was started with",
     seed="of the splits, and in training of the first weights, data order and noise",
 )

@@ -13,12 +13,26 @@ from typing import Literal
 import numpy as np
 import torch
 from torch.distributions import Distribution, Independent, constraints
-from torch.nn.functional import logsigmoid, softplus
+from torch.nn.functional import logsigmoid
 
 from ..basics.checks import InputError, InputTypeError, check_image_shape, check_positive
-from ..basics.numerics import positive, rng_for
+from ..basics.numerics import lazy_property, positive, rng_for
 from ..data.splits import Data
 from .likelihoods import PixelHead
+
+# %% ../../nbs/distributions/04_discretised.ipynb #099a5867
+PIECE = 2 ** 12 # pixels whose moments are computed at once: their 255 sigmoids stay in the processor's cache
+
+
+def _cut_moments(loc: torch.Tensor,   # (n,), mean of the logistic
+                 scale: torch.Tensor, # (n,), its scale
+                 ) -> torch.Tensor:   # (2, n): mean and variance over the 256 values v/255
+    j = torch.arange(255, dtype=loc.dtype, device=loc.device)[:, None]    # (255, 1), the step from level j to j + 1
+    c = (loc.detach().clamp(0, 1) * 255).round()                          # (n,)
+    side = (2 * (j - c) + 1).sign()                                       # (255, n): 1 above c, -1 below
+    reached = side * torch.sigmoid(side * (loc - (j + 0.5) / 255) / scale)  # P(V > j), or that less one
+    first, second = reached.sum(0), ((2 * (j - c) + 1) * reached).sum(0)
+    return torch.stack([(c + first) / 255, (second - first.square()) / 255 ** 2])
 
 # %% ../../nbs/distributions/04_discretised.ipynb #07ffb939
 class GreyLevels(Distribution):
@@ -41,14 +55,15 @@ class GreyLevels(Distribution):
     def support(self) -> constraints.Constraint: return constraints.unit_interval
 
     @property
-    def mean(self) -> torch.Tensor:
-        "Of the cut logistic, (*batch,)"
-        return self.scale * (softplus(self.loc / self.scale) - softplus((self.loc - 1) / self.scale))
+    def mean(self) -> torch.Tensor: return self._moments[0] # (*batch,)
 
     @property
-    def variance(self) -> torch.Tensor:
-        "Of the logistic before it was cut, (*batch,)"
-        return (math.pi * self.scale).square() / 3
+    def variance(self) -> torch.Tensor: return self._moments[1] # (*batch,)
+
+    @lazy_property
+    def _moments(self) -> torch.Tensor: # (2, *batch): mean and variance
+        pieces = zip(self.loc.flatten().split(PIECE), self.scale.flatten().split(PIECE))
+        return torch.cat([_cut_moments(*piece) for piece in pieces], 1).unflatten(1, self.loc.shape)
 
     def expand(self, batch_shape: Iterable[int], _instance: None = None) -> "GreyLevels":
         shape = torch.Size(batch_shape)
@@ -83,7 +98,7 @@ class DiscretisedLogistic(PixelHead):
 
     def __init__(self,
                  image_shape: Iterable[int], # (C, H, W)
-                 mean: Literal["sigmoid", "identity"] = "sigmoid", # link of the logistic's mean
+                 mean: Literal["identity", "sigmoid"] = "identity", # link of the logistic's mean
                  scale_floor: float = 1 / (255 * 2 * math.pi), # smallest scale: its σ is that of rounding, 1/(255√12)
                  ):
         C, H, W = shape = check_image_shape(image_shape)

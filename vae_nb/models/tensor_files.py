@@ -35,7 +35,7 @@ def replace_file(path: str | Path,              # the file that is written or re
     finally: temporary.unlink(missing_ok=True)
 
 # %% ../../nbs/models/00_tensor_files.ipynb #f1fef337
-FORMAT = 2 # of saved models and checkpoints; files of another format are refused
+FORMAT = 3 # of saved models and checkpoints; files of another format are refused
 
 
 def digest(*parts: bytes | memoryview) -> str:

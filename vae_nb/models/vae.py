@@ -155,20 +155,30 @@ _likelihoods = {"gaussian": None, "bernoulli": BernoulliLikelihood, "discretised
 _noises = {"pixelwise": PixelwiseGaussian, "imagewise": ImagewiseGaussian, "homoscedastic": HomoscedasticGaussian}
 
 # %% ../../nbs/models/01_vae.ipynb #2e169144
-def _likelihood(image_shape: tuple[int, ...], likelihood: LikelihoodChoice, noise: NoiseName, mean: LinkName,
-                sigma: float | None, sigma_floor: float) -> Head:
-    other = likelihood if isinstance(likelihood, Head) else lookup("likelihood", likelihood, _likelihoods)
-    if other is not None:
-        for name, value, default in [("noise", noise, "pixelwise"), ("mean", mean, "sigmoid"), ("sigma", sigma, None),
-                                     ("sigma_floor", sigma_floor, PIXEL_SIGMA_FLOOR)]:
-            if value != default:
-                raise InputError(f"{name}={value!r} belongs to likelihood='gaussian'; came {likelihood!r}")
-        return other if isinstance(other, Head) else other(image_shape)
+LIKELIHOOD_OPTIONS: dict[str, dict] = { # which options a likelihood has, and their defaults
+    "gaussian": dict(noise="pixelwise", mean="sigmoid", sigma=None, sigma_floor=PIXEL_SIGMA_FLOOR),
+    "bernoulli": {}, "discretised_logistic": dict(mean="identity")}
+
+
+def _likelihood_options(likelihood: LikelihoodChoice, given: dict) -> dict:
+    "The options of a likelihood: those that were given, and defaults for the others."
+    own = {} if isinstance(likelihood, Head) else lookup("likelihood", likelihood, LIKELIHOOD_OPTIONS)
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in given.keys() - own.keys():
+        owners = " or ".join(f"likelihood={other!r}" for other, options in LIKELIHOOD_OPTIONS.items() if name in options)
+        raise InputError(f"{name}={given[name]!r} belongs to {owners}; came {likelihood!r}")
+    return own | given
+
+
+def _likelihood(image_shape: tuple[int, ...], likelihood: LikelihoodChoice, options: dict) -> Head:
+    if isinstance(likelihood, Head): return likelihood
+    if likelihood != "gaussian": return _likelihoods[likelihood](image_shape, **options)
+    noise, sigma = options["noise"], options["sigma"]
     head_type = lookup("noise", noise, _noises)
-    if sigma is not None and head_type is not HomoscedasticGaussian:
+    if sigma is None: options = {name: value for name, value in options.items() if name != "sigma"}
+    elif head_type is not HomoscedasticGaussian:
         raise InputError(f"sigma={sigma!r}: a fixed σ needs noise='homoscedastic', came {noise!r}")
-    fixed = {} if sigma is None else {"sigma": sigma}
-    return head_type(image_shape, mean=mean, sigma_floor=sigma_floor, **fixed)
+    return head_type(image_shape, **{name: value for name, value in options.items() if name != "noise"})
 
 # %% ../../nbs/models/01_vae.ipynb #fef4ad22
 def _network(argument: str, network: NetworkChoice, known: dict, *shapes, hidden, channels, kernel_size,
@@ -196,31 +206,32 @@ def create_vae(image_shape: Sequence[int],              # (C, H, W)
                decoder: NetworkChoice = "cnn",          # "cnn", "mlp", or a module: (n, L) to (n, *param_shape)
                posterior: PosteriorChoice = "mean_field", # "mean_field", "full_covariance", or a `Head`
                likelihood: LikelihoodChoice = "gaussian", # "gaussian", "bernoulli", "discretised_logistic", or a `Head`
-               noise: NoiseName = "pixelwise",          # "pixelwise", "imagewise" or "homoscedastic" σ of the Gaussian
+               noise: NoiseName | None = None, # σ of a Gaussian: "pixelwise" (None), "imagewise" or "homoscedastic"
                hidden: Sequence[int] = (512, 256),      # widths of an MLP encoder; the decoder mirrors them; (): linear
                channels: Sequence[int] | None = None,   # of a CNN encoder, one per halving; None: from the image's size
                kernel_size: int = 3,                    # of the CNN's convolutions, odd
                activation: Activation = "relu",         # name of the nonlinearity, or a module class
-               mean: LinkName = "sigmoid",              # "sigmoid" or "identity": the link of the Gaussian's mean
+               mean: LinkName | None = None,            # link: "sigmoid" (Gaussian, if None) or "identity" (discretised)
                sigma: float | None = None,              # fixed σ of homoscedastic noise; None: learned
-               sigma_floor: float = PIXEL_SIGMA_FLOOR,  # smallest σ of a pixel
+               sigma_floor: float | None = None,        # smallest σ of a Gaussian pixel; None: that of 8-bit rounding, 1/(255√12)
                prior: nn.Module | None = None,          # p(z); None: the standard normal
                ) -> VAE:                                # untrained, on the CPU
     "Build a VAE from names, numbers and, where wanted, modules of your own."
     image_shape, latent_dim = check_image_shape(image_shape), check_count("latent_dim", latent_dim)
     given = dict(locals())
+    options = _likelihood_options(likelihood, dict(noise=noise, mean=mean, sigma=sigma, sigma_floor=sigma_floor))
     if image_shape[2] in (1, 3, 4) and image_shape[0] > 4:
         warnings.warn(f"image_shape={image_shape} means {image_shape[0]} channels of "
                       f"{image_shape[1]}×{image_shape[2]} pixels; were the channels meant to come last?", stacklevel=2)
     q_head = posterior if isinstance(posterior, Head) else lookup("posterior", posterior, _posteriors)(latent_dim)
-    p_head = _likelihood(image_shape, likelihood, noise, mean, sigma, sigma_floor)
+    p_head = _likelihood(image_shape, likelihood, options)
     how = dict(hidden=hidden, channels=channels, kernel_size=kernel_size, activation=activation)
     to_latents = _network("encoder", encoder, _encoders, image_shape, q_head.param_shape, **how)
     to_images = _network("decoder", decoder, _decoders, latent_dim, p_head.param_shape,
-                         float32_out=mean == "identity", **how)
+                         float32_out=options.get("mean") == "identity", **how)
     model = VAE(Conditional(to_latents, q_head, image_shape), Conditional(to_images, p_head, (latent_dim,)),
                 GaussianPrior(latent_dim) if prior is None else prior)
-    model.config = {name: _plain(value) for name, value in given.items()}
+    model.config = {name: _plain(value) for name, value in (given | options).items()}
     return model
 
 # %% ../../nbs/models/01_vae.ipynb #a688d471
