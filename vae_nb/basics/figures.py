@@ -379,6 +379,7 @@ def pipeline(x: Array,        # images, (B, C, H, W), uint8 or float in [0, 1]
              q: Distribution, # posterior q(z|x), batch (B,), event (L,)
              z: Array,        # a sample of it or its mean, (B, L); of (k, B, L) the first is drawn
              p: Distribution, # likelihood p(x|z), batch (B,) or (k, B), event (C, H, W)
+             title: str = r"$z \sim q(z\,|\,x)$", # where z comes from
              save: str | Path | None = None, # .png, .pdf or .svg
              ) -> Picture:    # one row for each image
     "Image → z with ±2σ of its posterior → reconstruction → σ."
@@ -393,7 +394,7 @@ def pipeline(x: Array,        # images, (B, C, H, W), uint8 or float in [0, 1]
         draw_image(image, pixels)
         arrow(image, latent, 0.25)
     words = _draw_decoding(axes[:, 1:], latents, p, moments)
-    column_titles(axes[0], ["$x$", r"$z \sim q(z\,|\,x)$", r"$\mathbb{E}[x\,|\,z]$", "$σ$ (pixel units)"])
+    column_titles(axes[0], ["$x$", title, r"$\mathbb{E}[x\,|\,z]$", "$σ$ (pixel units)"])
     figure.alt = f"{len(images)} rows: an image, {words}"
     return save_figure(figure, save)
 

@@ -129,6 +129,9 @@ class LatentSliders:
         finally: self._held = False
 
 # %% ../../nbs/explore/01_sliders.ipynb #2fb975b9
+BY_HAND, POSTERIOR_MEAN, PRIOR_MEAN = "$z$, set by hand", r"$z =$ mean of $q(z\,|\,x)$", "$z =$ mean of $p(z)$"
+
+
 class LatentView(DecodedView):
     "A latent as sliders, as bars and as what it is decoded to: the mechanics of `LatentExplorer`."
     def __init__(self,
@@ -142,6 +145,7 @@ class LatentView(DecodedView):
         self.sliders = self.latent_sliders.sliders  # by latent, the largest KL first
         self.bars = ipywidgets.HTML(layout=dict(width="100%", margin="0"))
         self.rest, self._z = [0.0] * model.latent_dim, [0.0] * model.latent_dim
+        self.origin = self.rest_origin = PRIOR_MEAN  # where z comes from, and where the z of `reset` does
 
     @property
     def z(self) -> torch.Tensor:
@@ -149,21 +153,25 @@ class LatentView(DecodedView):
         return torch.tensor(self._z)
 
     @z.setter
-    def z(self, z: torch.Tensor | Sequence[float]) -> None:
+    def z(self, z: torch.Tensor | Sequence[float]) -> None: self.go_to(z, BY_HAND)
+
+    def go_to(self, z: torch.Tensor | Sequence[float], origin: str) -> None:
+        "Show the latent z, (L,), and remember where it comes from: the title of the figure."
         z = torch.as_tensor(z).detach().double().cpu()
         if z.shape != (len(self._z),) or not z.isfinite().all():
             raise InputError(f"z has shape {tuple(z.shape)}; expected {len(self._z)} finite numbers")
-        self._z = z.tolist()
+        self._z, self.origin = z.tolist(), origin
         self.latent_sliders.set(self._z)
         self._draw()
 
     def rest_at(self, z: list[float], posterior: list[tuple[float, float]] | None = None) -> None:
         "Go to z, (L,), where `reset` comes back to; mark a posterior, (L,) pairs of mean and σ."
         self.latent_sliders.mark(posterior)
-        self.rest = self.z = z
+        self.rest, self.rest_origin = z, PRIOR_MEAN if posterior is None else POSTERIOR_MEAN
+        self.go_to(z, self.rest_origin)
 
     def _moved(self, i: int, value: float) -> None:
-        self._z[i] = value
+        self._z[i], self.origin = value, BY_HAND
         self.attempt(self._draw)
 
     def _draw(self) -> None:
@@ -224,7 +232,7 @@ class EncodedView(LatentView):
 
     def reset(self) -> None:
         "Back to the mean of the posterior; without an image, of the prior."
-        self.z = self.rest
+        self.go_to(self.rest, self.rest_origin)
         self.show_message(f"the mean of the {'prior' if self.image is None else 'posterior'}")
 
 # %% ../../nbs/explore/01_sliders.ipynb #08bf8aba
@@ -271,7 +279,7 @@ class LatentExplorer(EncodedView):
 
     def draw_prior(self) -> None:
         "Go to a random latent of the prior."
-        self._draw_from(self.model.prior, "a draw from the prior")
+        self._draw_from(self.model.prior, "the prior", r"$z \sim p(z)$")
 
     def draw_fitted(self) -> None:
         "Go to a random latent of the Gaussian fitted to the encoded training images."
@@ -279,20 +287,20 @@ class LatentExplorer(EncodedView):
         if self.fitted is None:
             self.show_message("encoding the training images …")
             self.fitted = fit_prior(self.model, Data(data.train[:5000], data.valid[:0], data.test[:0]))
-        self._draw_from(self.fitted, "a draw from the Gaussian fitted to encoded training images")
+        self._draw_from(self.fitted, "the Gaussian fitted to encoded training images", r"$z \sim$ fitted Gaussian")
 
-    def _draw_from(self, prior: nn.Module, message: str) -> None:
+    def _draw_from(self, prior: nn.Module, name: str, origin: str) -> None:
         with evaluating(self.model, self.draws): z = prior().sample()
         self.draws += 1
-        self.z = z
-        self.show_message(message)
+        self.go_to(z, origin)
+        self.show_message(f"a draw from {name}")
 
     def figure(self,
                save: str | Path | None = None, # .png, .pdf or .svg; None: don't write
                ) -> Picture:
-        "What the explorer shows now: the image's way through the model; without an image, the latent and its decoding."
+        "What the explorer shows now: the image's way through the model; of a latent that has no image, its decoding."
         z = self.z[None]
         with evaluating(self.model) as device:
             p = self.model.decode(z.to(device))
-            if self.image is None: return samples(z, p, title="$z$", save=save)
-            return pipeline(self.image, self.model.encode(self.image), z, p, save=save)
+            if self.image is None or self.origin != POSTERIOR_MEAN: return samples(z, p, title=self.origin, save=save)
+            return pipeline(self.image, self.model.encode(self.image), z, p, title=self.origin, save=save)
