@@ -189,7 +189,7 @@ def process(folder):
     tracker = Notebook()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        trained(tracker=tracker, beta_nll=0.5, epochs=1)
+        trained(tracker=tracker, beta_nll=0.5, kl_weight=0.1, epochs=1)
     saw["rows"], saw["warnings"] = tracker.rows, [str(w.message) for w in caught if "meant for" in str(w.message)]
 
     saw["sharded"] = loop(16, sharded, rank, 2)

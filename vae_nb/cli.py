@@ -107,7 +107,8 @@ def train_model(model: "VAE",
     from vae_nb.training.runs import run_record
     with ExitStack() as record:
         on_main(lambda: record.enter_context(run_record(out, settings_by_function(options), command)))
-        return fit(model, data, **{**options_of(fit, options), "out": out})
+        progress = options.get("progress", True) or "lines"  # --no-progress: no bars, but a line for each epoch
+        return fit(model, data, **{**options_of(fit, options), "out": out, "progress": progress})
 
 # %% ../nbs/09_cli.ipynb #13757173
 def print_result(out: Path,          # folder of the run
@@ -122,7 +123,8 @@ def print_result(out: Path,          # folder of the run
     print_metrics(evaluate(load_run_model(out), data, split), f"{len(data[split]):,} {split} images of {data.name}")
     which = f"epoch {best} of {len(history)}" if best else "stopped in its first epoch"
     if best and "valid_elbo" in history[-1]: which += ", the best by the validation ELBO"
-    print(f"\nThe model is in {out} ({which}), its history in {out / 'history.csv'}.")
+    kept = f", its history in {out / 'history.csv'}" if (out / "history.csv").is_file() else ""
+    print(f"\nThe model is in {out} ({which}){kept}.")
 
 # %% ../nbs/09_cli.ipynb #2066a279
 def train(*,
@@ -365,20 +367,20 @@ def demo(*,
          seconds: float = 60,    # the most to spend on training
          out: str = "runs/demo", # folder, whose last demo is replaced
          seed: int = 0,          # of the first weights, data order and noise
-         progress: bool = True,  # show a bar
+         progress: bool = True,  # show a bar, not only a line for each epoch
          ) -> None:
     "Train a VAE on real handwritten digits for a minute, and draw what it has learned."
     from vae_nb.training.runs import RUN_FILES, holds_run, load_run_model, read_record, remove_leftovers
     seconds, folder = check_positive("seconds", seconds), Path(out).expanduser()
     if holds_run(folder) and read_record(folder).get("command") != "demo":
         raise InputError(f"out={str(folder)!r} holds a run that is no demo; expected another folder")
-    training = dict(beta_nll=0.5, batch_size=64, lr=3e-3, seed=seed)
+    training = dict(beta_nll=0.5, kl_weight=0.1, batch_size=64, lr=3e-3, seed=seed)
     options = dict(source="mnist-10k", latent_dim=10, noise="pixelwise", sigma_floor=0.02, progress=progress) | training
     data, model = load_and_create(options)
     end, most = time.monotonic() + seconds, max(1, round(EPOCHS_PER_MINUTE * seconds / 60))
     pace = seconds_per_epoch(model, data, **training)
     options["epochs"] = epochs = max(1, min(most, int((end - time.monotonic()) / pace)))
-    print(f"Training for {epochs} epochs, at most {seconds:g} seconds" +
+    print(f"Training for {epochs} epoch{'s' * (epochs > 1)}, at most {seconds:g} seconds" +
           (f" (a faster machine would make it {most})." if epochs < most else "."), flush=True)
     remove_leftovers(folder, *RUN_FILES, *(f"figures/{name}.png" for name in FIGURES))
     history = train_model(model, with_time_limit(data, end), folder, options, "demo")
@@ -444,6 +446,7 @@ HELP_TEXTS = dict(                                    # in place of the comment 
     noise="pixelwise, imagewise or homoscedastic σ of the Gaussian (default: pixelwise)",
     mean="sigmoid or identity: the link of the mean (default: sigmoid of a Gaussian, identity of a discretised logistic)",
     sigma_floor="smallest σ of a Gaussian pixel (default: that of rounding to 8 bits, 0.0011)",
+    progress="show bars; without them, training prints a line for each epoch",
     resume="go on with the run in the folder, with the options that it was started with",
     seed="of the splits, and in training of the first weights, data order and noise",
 )

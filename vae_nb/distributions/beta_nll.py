@@ -40,10 +40,15 @@ def beta_nll_score(p: Independent,     # distribution over images (C, H, W)
 # %% ../../nbs/distributions/03_beta_nll.ipynb #9895d32e
 def beta_score(beta: float, # between 0 and 1
                head: Head,  # the likelihood that will be scored
+               kl_weight: object = None, # of the objective; a function of t is not judged
                ) -> Callable[..., torch.Tensor]: # `(p, x, log_prob=None) -> score`
     "The β-NLL as a score for `Terms`, after a look at whether it suits the likelihood."
     beta = check_beta(beta)
     if not head.heteroscedastic:
         warnings.warn(f"beta_nll={beta:g} is meant for a Gaussian with imagewise or pixelwise noise; with "
                       f"{type(head).__name__} it only rescales the reconstruction against the KL.", stacklevel=3)
+    elif beta and kl_weight == 1:
+        warnings.warn(f"beta_nll={beta:g} with kl_weight=1: β-NLL scales the reconstruction by about σ^{2 * beta:g}, so "
+                      f"the KL outweighs it and σ is learned too large; expected kl_weight near σ^{2 * beta:g}, such as "
+                      f"kl_weight={0.1 ** (2 * beta):.2g} for σ = 0.1", stacklevel=3)
     return partial(beta_nll_score, beta=beta)

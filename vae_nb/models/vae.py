@@ -119,10 +119,11 @@ class VAE(nn.Module):
     @classmethod
     def load(cls,
              folder: str | Path, # what `save`, or `fit(..., out=folder)`, wrote
+             device: str | torch.device = "cpu", # where the model goes
              **modules: nn.Module | Callable[[], nn.Module], # your own parts, named as in `create_vae`
-             ) -> "VAE":         # on the CPU, in evaluation mode
+             ) -> "VAE":         # in evaluation mode
         "Read a saved model. Code is never imported by name: parts of your own must be given again."
-        return read_model(Path(folder), modules)
+        return read_model(Path(folder), modules).to(usable_device(device))
 
     def __repr__(self) -> str: return describe(self)
 
@@ -293,6 +294,16 @@ def _read_config(folder: Path) -> dict:
                          f"this version of vae_nb ({__version__}) reads format {FORMAT}")
     if "create_vae" not in config: raise InputError(f"{path} is damaged: it holds no recipe")
     return config["create_vae"]
+
+# %% ../../nbs/models/01_vae.ipynb #7f8c3df0
+def usable_device(device: str | torch.device, # such as "cpu", "cuda" or "cuda:1"
+                  ) -> torch.device:
+    "A device on which a tensor can be made, or an error that says why not."
+    try: return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as e: # torch's, by build and version
+        reason = str(e).split("\n")[0]
+        raise InputError(f"device={str(device)!r} can't be used here ({reason}); expected \"cpu\", or a GPU that this "
+                         "machine has, such as \"cuda\"") from None
 
 # %% ../../nbs/models/01_vae.ipynb #c1e22091
 def read_model(folder: Path,  # what `write_model` wrote

@@ -8,6 +8,7 @@ __all__ = ['fit', 'TrainingStep']
 # %% ../../nbs/training/08_fit.ipynb #969c85be
 import inspect
 import math
+import sys
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
@@ -42,6 +43,7 @@ if TYPE_CHECKING: from tqdm import tqdm
 # %% ../../nbs/training/08_fit.ipynb #920add88
 ObjectiveName = Literal["elbo", "iwae", "elbo_stl", "iwae_stl", "iwae_dreg", "free_bits", "tc_vae", "dip_vae",
                         "info_vae"]
+Progress = bool | Literal["lines"]
 Objective = ObjectiveName | Callable[[Terms], torch.Tensor]
 Schedule = Literal["cosine", "constant"]
 
@@ -68,7 +70,7 @@ def fit(model: VAE,            # trained in place
         resume: bool = False,  # go on from the checkpoint in `out`, if there is one
         tracker: "str | GeneralTracker | list | None" = None, # "tensorboard" or another name or tracker of accelerate
         seed: int = 0,         # of data order and noise
-        progress: bool = True, # show a bar
+        progress: Progress = True, # show a bar, or "lines": a line for each epoch, as where there is no terminal
         ) -> History:          # one dict per epoch: epoch, step, lr, and numbers named train_… and valid_…
     """Maximise an objective over the images; report, validate and stop on the true ELBO. Ctrl-C ends the training.
     An argument that can't be right raises an InputError (a ValueError), a loss that isn't finite FloatingPointError."""
@@ -76,10 +78,11 @@ def fit(model: VAE,            # trained in place
     with ExitStack() as stack:  # what is entered here ends with the training, also after an error
         stack.callback(model.to, next((p.device for p in model.parameters()), "cpu"))  # back to where it was
         stack.enter_context(only_main_warns())
-        score = None if beta_nll is None else beta_score(beta_nll, model.decoder.head)
         data = main_first(lambda: as_data(data, seed=seed))
         kl = kl_schedule(kl_weight)  # a number, or a function of t, the share of the training that is done
-        step = TrainingStep(model, make_objective(objective, kl, beta_nll, len(data.train)), score, k)
+        maximised = make_objective(objective, kl, beta_nll, len(data.train))
+        score = None if beta_nll is None else beta_score(beta_nll, model.decoder.head, kl)
+        step = TrainingStep(model, maximised, score, k)
         s = checked_settings(given, data)  # what can't work is refused here, before anything is computed
         accelerator, share = make_accelerator(tracker, out or "runs"), own_share()
         device, step.dtype = accelerator.device, network_dtype(precision, accelerator.device)
@@ -126,6 +129,7 @@ def fit(model: VAE,            # trained in place
                 row |= validate(run, data, device, row["step"])
                 run.complete(row)  # history, best weights, checkpoint
                 accelerator.log(row, step=row["step"])
+                print_epoch(row, s["epochs"], progress)
         except KeyboardInterrupt: run.stop_early(bar.write)
     run.finish()
     if run.epoch and accelerator.is_main_process: warn_of_collapse(model, data)
@@ -268,6 +272,7 @@ def checked_settings(given: dict, # the arguments of `fit`
     if s["beta_nll"] is not None: s["beta_nll"] = check_beta(s["beta_nll"])
     for name, known in dict(schedule=SCHEDULES, precision=PRECISIONS, init=INITS).items(): lookup(name, s[name], known)
     compile_mode(given["compile"])
+    shown_progress(given["progress"])
     check_run(given, s, data)
     s |= {name: function_name(s[name]) for name in ("objective", "optimizer")}
     s |= dict(kl_weight=kl_weight_name(s["kl_weight"]), images=len(data.train), devices=processes().num_processes)
@@ -317,10 +322,29 @@ def validate(run: Run, data: Data, device: torch.device,
     if not math.isfinite(found["elbo"]): stop(run, step, "the ELBO of the validation images")
     return named("valid", found)
 
-
-def progress_bar(total: int, initial: int, show: bool) -> "tqdm": # counts the steps
+# %% ../../nbs/training/08_fit.ipynb #efc220d1
+def shown_progress(progress: Progress, # as `fit` takes it
+                   ) -> Progress:      # True: a bar; "lines": a line for each epoch; False: nothing
+    "A bar needs a notebook or a terminal; elsewhere, as in a file, it would be one endless line."
     from tqdm.auto import tqdm
-    return tqdm(total=total, initial=initial, unit="step", disable=not (show and processes().is_main_process))
+    if progress not in (True, False, "lines"):
+        raise InputError(f"progress={progress!r}: expected True, False or \"lines\"")
+    if not progress or not processes().is_main_process: return False
+    in_notebook = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
+    return True if progress is True and (in_notebook or sys.stderr.isatty()) else "lines"
+
+
+def progress_bar(total: int, initial: int, progress: Progress) -> "tqdm": # counts the steps
+    from tqdm.auto import tqdm
+    return tqdm(total=total, initial=initial, unit="step", disable=shown_progress(progress) is not True)
+
+
+def print_epoch(row: dict, epochs: int, progress: Progress) -> None:
+    "A line for an epoch, where there is no bar."
+    if shown_progress(progress) != "lines": return
+    shown = [f"{name.replace('_', ' ')} {row[name]:.4g}" for name in ("train_elbo", "valid_elbo", "train_rmse", "valid_rmse")
+             if name in row]
+    print(f"epoch {row['epoch']}/{epochs}:", ", ".join(shown), file=sys.stderr, flush=True)
 
 
 def advance(bar: "tqdm",

@@ -252,7 +252,7 @@ def resumed_options(out: Path,     # folder of the run
 def load_run_model(run: str | Path, # folder
                    ) -> VAE:
     "The model of a run, on the GPU if there is one."
-    return VAE.load(run).to("cuda" if torch.cuda.is_available() else "cpu")
+    return VAE.load(run, device="cuda" if torch.cuda.is_available() else "cpu")
 
 
 def run_data(run: str | Path, # folder
