@@ -29,7 +29,7 @@ WHOLE = { # options of the model and of the step, which becomes one program
     "mixture": (dict(prior=partial(LearnedMixture, 3, 4)), {}),
     "logistic": (dict(likelihood="discretised_logistic"), {}),
     **{noise: (dict(likelihood="gaussian", noise=noise), {}) for noise in ("homoscedastic", "imagewise", "pixelwise")},
-    "beta_nll": (dict(likelihood="gaussian"), dict(beta_nll=0.5, kl_weight=0.1)), "bf16": ({}, dict(precision="bf16")),
+    "beta_nll": (dict(likelihood="gaussian"), dict(beta_nll=0.5)), "bf16": ({}, dict(precision="bf16")),
     "bf16 cnn": (dict(encoder="cnn", decoder="cnn"), dict(precision="bf16")),
     "checkpointed": ({}, dict(checkpoint_activations=True)),
 }
