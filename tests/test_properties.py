@@ -14,7 +14,7 @@ import vae_nb as v
 from vae_nb.training.fit import OBJECTIVES
 
 COUNT = int(os.environ.get("VAE_NB_EXAMPLES", 0))
-few = settings(max_examples=COUNT or 25, deadline=None, derandomize=not COUNT,
+few = settings(max_examples=COUNT or 25, deadline=None, derandomize=not COUNT, database=None,
                suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 LIKELIHOODS = [dict(likelihood="bernoulli"), dict(likelihood="discretised_logistic"),
                dict(likelihood="discretised_logistic", mean="sigmoid"), dict(noise="homoscedastic"),

@@ -199,6 +199,7 @@ def main():
                              "the address is that of settings.ini": ["tools/address.py", "--check"],
                              "every notebook becomes a page": ["tools/docs.py", "process"]}.items():
             note([verdict(name, *run(copy, limit, sys.executable, *script))])
+        if args.long: os.environ.setdefault("VAE_NB_EXAMPLES", "300")  # of each property, and new ones
         flags, marks = ("slow data" + " gpu" * bool(shutil.which("nvidia-smi")), "") if args.long else ("", "not slow")
         try:
             tests = sorted(copy.glob("tests/test_*.py"), key=lambda p: (p.stem not in LONGEST, p.stem))
