@@ -20,7 +20,7 @@ from PIL import Image
 from torchvision import datasets
 
 from vae_nb.basics.checks import MissingPackageError
-from vae_nb.data import files as image_files
+from vae_nb.data import image_files
 from vae_nb.data.arrays import check_images
 from vae_nb.data.digits import bundled_digits
 from vae_nb.data.splits import Data
