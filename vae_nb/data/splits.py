@@ -95,8 +95,10 @@ def smallest(numbers: np.ndarray,  # (n,) uint64; copies of one image have the s
         if size <= left: taken[i], left = True, left - size
     chosen = np.isin(numbers, groups[taken])
     if left and (not fraction or not taken.any()):
-        warnings.warn("some images have so many copies that copies of one image fall into several splits", stacklevel=2)
-        chosen[np.flatnonzero(numbers == groups[~taken][0])[:1 if fraction else left]] = True
+        torn = np.flatnonzero(numbers == groups[~taken][0])[:1 if fraction else left]
+        warnings.warn(f"{len(torn)} of the held-out images have copies in another split: their number, or that of the "
+                      "copies, leaves no other way", stacklevel=2)
+        chosen[torn] = True
     return chosen
 
 
