@@ -106,7 +106,7 @@ def train_model(model: "VAE",
     from vae_nb.training.fit import fit
     from vae_nb.training.runs import run_record
     with ExitStack() as record:
-        on_main(lambda: record.enter_context(run_record(out, settings_by_function(options), command)))
+        on_main(lambda: record.enter_context(run_record(out, settings_by_function(options) | {"data": data.digest}, command)))
         progress = options.get("progress", True) or "lines"  # --no-progress: no bars, but a line for each epoch
         return fit(model, data, **{**options_of(fit, options), "out": out, "progress": progress})
 

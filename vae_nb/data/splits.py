@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from ..basics.checks import InputError, InputTypeError, check_count, lookup
-from ..basics.numerics import lazy_property, rng_for, to_unit
+from ..basics.numerics import rng_for, to_unit
 from .binarisation import binarise_by_identity, dynamic_binarisation, static_binarisation
 
 # %% ../../nbs/data/02_splits.ipynb #88460b82
@@ -349,13 +349,19 @@ class Splits:
         "(C, H, W)"
         return tuple(self.train.shape[1:])
 
-    @lazy_property
+    @property
     def digest(self) -> dict:
-        "What tells these data from others, as JSON can hold it; see `digest_images`."
+        "What tells these data from others, as JSON can hold it; see `digest_images`. Kept until the images change."
+        held = [(x, x._version if isinstance(x, torch.Tensor) and not x.is_inference() else 0)
+                for x in (self[split] for split in SPLITS)]
+        kept, content = vars(self).get("_digested", ([], {}))
+        if len(kept) != len(held) or any(a is not b or i != j for (a, i), (b, j) in zip(kept, held)):
+            content = {split: digest_images(x) for split, (x, _) in zip(SPLITS, held)}
+            self._digested = held, content
         return dict(name=self.name, image_shape=list(self.image_shape), binarize=self.binarize,
                     dtype=str(self.train.dtype).removeprefix("torch."),
                     images={split: len(self[split]) for split in SPLITS},
-                    content={split: digest_images(self[split]) for split in SPLITS})
+                    content=content)
 
     def __repr__(self) -> str:
         kind = str(self.train.dtype).removeprefix("torch.") if self.binarize is None else BINARISED[self.binarize]

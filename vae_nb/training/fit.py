@@ -36,7 +36,7 @@ from .gradient_estimators import elbo_stl, iwae_dreg, iwae_stl
 from .objectives import REPORTED, elbo, elbo_parts, iwae, measure, metrics_of
 from .optimisers import INITS, Init, OptimizerChoice, make_optimizer
 from .regularisers import KL_WEIGHTS, KLWeight, check_weight, dip_vae, free_bits, info_vae, tc_vae
-from .runs import History, Run
+from .runs import History, Run, code_of
 
 if TYPE_CHECKING: from tqdm import tqdm
 
@@ -274,6 +274,8 @@ def checked_settings(given: dict, # the arguments of `fit`
     compile_mode(given["compile"])
     shown_progress(given["progress"])
     check_run(given, s, data)
+    s["code"] = {name: code_of(s[name]) for name in ("objective", "optimizer")}
+    s["data"] = data.name if given["out"] is None else data.digest
     s |= {name: function_name(s[name]) for name in ("objective", "optimizer")}
     s |= dict(kl_weight=kl_weight_name(s["kl_weight"]), images=len(data.train), devices=processes().num_processes)
     return s | {f"{name} of the model": value for name, value in (given["model"].config or {}).items()}

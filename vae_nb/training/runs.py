@@ -6,21 +6,26 @@
 __all__ = ['History']
 
 # %% ../../nbs/training/07_runs.ipynb #feab087b
+import dis
 import json
 import platform
+import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import count, takewhile
 from pathlib import Path
+from types import CodeType, FunctionType, MethodType, ModuleType
 
 import pandas
 import torch
 
 from .. import __version__
 from ..basics.checks import InputError
-from ..data.splits import Data
+from ..data.splits import SPLITS, Data
 from ..data.loading import load_data
-from ..models.tensor_files import load_tensors, load_weights, replace_file, save_tensors
+from ..models.tensor_files import digest, load_tensors, load_weights, replace_file, save_tensors
 from ..models.vae import VAE
 from .devices import on_main, processes
 
@@ -32,6 +37,8 @@ def versions() -> dict[str, str]: # name to version
 # %% ../../nbs/training/07_runs.ipynb #7ff25005
 class History(list[dict[str, float]]):
     "One dict per epoch; shown as a table."
+    best = "" # a hash of the weights of its best epoch, where they are kept
+
     def table(self) -> pandas.DataFrame: # one row per epoch
         "The history as a pandas table."
         return pandas.DataFrame(list(self))
@@ -62,7 +69,101 @@ def is_finished(history: Sequence[Mapping[str, float]], # so far
     "Is the training at its end, or out of patience? Otherwise it was stopped before."
     return len(history) >= epochs or patience is not None and len(history) - best_epoch(history) >= patience
 
+# %% ../../nbs/training/07_runs.ipynb #07da7a02
+def data_differences(started: Mapping, # the `digest` of a run's data
+                     now: Mapping,     # that of other data
+                     splits: Sequence[str] = tuple(SPLITS), # that are compared
+                     ) -> str:         # "" where they are the same, whatever they are called
+    "What differs between two data sets."
+    found = [f"{name} is {now[name]} instead of {started[name]}" for name in ("image_shape", "dtype", "binarize")
+             if now[name] != started[name]]
+    for split in splits:
+        old, new = (one["images"][split] for one in (started, now))
+        pixels = [one["content"][split] for one in (started, now)]
+        if old != new: found.append(f"{split} has {new:,} images instead of {old:,}")
+        elif pixels[0] != pixels[1] and None not in pixels: found.append(f"{split} has as many images, but others")
+    if found and now["name"] != started["name"]: found.insert(0, f"{now['name']!r} instead of {started['name']!r}")
+    return "; ".join(found)
+
+
+def refuse_other_data(started: Mapping, now: Mapping, folder: str | Path) -> None:
+    "A run goes on with the images that it was started with; its test images play no part in training."
+    if not (what := data_differences(started, now, ("train", "valid"))): return
+    raise InputError(f"data: the run in {str(folder)!r} was started with other images ({what}); resume it with those, or "
+                     "choose another folder")
+
+# %% ../../nbs/training/07_runs.ipynb #07da7a04
+def weights_digest(weights: Mapping[str, torch.Tensor], # by name
+                   ) -> str:
+    "A hash of names, types, shapes and numbers."
+    parts = {f"{name} {t.dtype} {tuple(t.shape)}": t.detach().cpu().reshape(-1) for name, t in sorted(weights.items())}
+    return digest(*(part for name, t in parts.items() for part in (name.encode(), t.view(torch.uint8).numpy().tobytes())))
+
+
+def _globals_of(code: CodeType) -> set[str]:
+    "The names that code, and code within it, reads from its module."
+    names = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    return names.union(*(_globals_of(part) for part in code.co_consts if isinstance(part, CodeType)))
+
+
+def _described(x: object,              # a function, or anything that one holds
+               module: str,            # of the outermost function: those of others are known by their names
+               unknown: set[str],      # is given the classes of what can't be compared
+               above: tuple[int, ...] = (), # what this is a part of, by id
+               ) -> str:
+    if x is None or isinstance(x, (str, bytes, int, float, complex)): return repr(x)
+    if id(x) in above: return "itself"
+    def inner(part: object) -> str: return _described(part, module, unknown, (*above, id(x)))
+    if isinstance(x, (list, tuple)): return f"[{', '.join(map(inner, x))}]"
+    if isinstance(x, (set, frozenset)): return f"{{{', '.join(sorted(map(inner, x)))}}}"
+    if isinstance(x, Mapping): return inner(list(x.items()))
+    if isinstance(x, partial): return inner([x.func, x.args, x.keywords])
+    if isinstance(x, MethodType): return inner([x.__func__, x.__self__])
+    if isinstance(x, CodeType): return inner([x.co_code, x.co_names, x.co_consts])
+    if isinstance(x, torch.Tensor): return weights_digest({"": x})
+    if isinstance(x, FunctionType) and x.__module__ == module:
+        outside = {name: x.__globals__[name] for name in sorted(_globals_of(x.__code__)) if name in x.__globals__}
+        cells = [cell.cell_contents for cell in x.__closure__ or ()]
+        return inner([x.__code__, x.__defaults__, x.__kwdefaults__, cells, outside])
+    if isinstance(x, ModuleType): return x.__name__
+    if hasattr(x, "__qualname__"): return f"{getattr(x, '__module__', '')}.{x.__qualname__}"  # a class, another's function
+    unknown.add(type(x).__qualname__)
+    call = getattr(type(x), "__call__", None)
+    return f"{inner(type(x))} {inner(call) if isinstance(call, FunctionType) else ''}"
+
+
+def code_of(function: object # a name, or a function of a user's own
+            ) -> str:        # "" for names and for functions of vae_nb
+    "The version of Python, a hash of what a function does, and the classes of what it holds that can't be compared."
+    inside = function
+    while isinstance(inside, (partial, MethodType)): inside = inside.func if isinstance(inside, partial) else inside.__func__
+    module = str(getattr(inside, "__module__", type(inside).__module__))
+    if isinstance(function, str) or inside is function and module.startswith("vae_nb."): return ""
+    unknown: set[str] = set()
+    text = _described(function, module, unknown)
+    python = ".".join(platform.python_version_tuple()[:2])
+    return " ".join([python, digest(text.encode())[:32], *sorted(unknown)])
+
+
+def refuse_other_code(started: Mapping, # argument of `fit` to `code_of` it
+                      now: Mapping, folder: str | Path) -> None:
+    "A run goes on with the functions that it was started with; what can't be compared is said."
+    for name, was in started.items():
+        (python, code, *unknown), (other, found, *_) = (text.split() or ("", "") for text in (was, now.get(name, "")))
+        where = f"{name}: the run in {str(folder)!r} was started"
+        if python and other and python != other:
+            warnings.warn(f"{where} under Python {python}, so its code can't be compared with that of today", stacklevel=2)
+        elif code != found:
+            raise InputError(f"{where} with a function of the same name that does something else; resume it with that, or "
+                             "choose another folder")
+        elif unknown:
+            warnings.warn(f"{where} with a function that holds {', '.join(unknown)}; whether that is the same can't be "
+                          "compared", stacklevel=2)
+
 # %% ../../nbs/training/07_runs.ipynb #3be14a09
+OWN_RULES = dict(data=refuse_other_data, code=refuse_other_code) # of settings that are compared in another way
+
+
 def check_resume(started: Mapping,        # settings that the run was started with
                  now: Mapping,            # settings that it is to go on with; one that is absent stays as it was
                  folder: str | Path,      # of the run, for the message
@@ -78,9 +179,21 @@ def check_resume(started: Mapping,        # settings that the run was started wi
     same_steps = now.get("schedule") == "constant" and not isinstance(now.get("kl_weight"), str)
     free = {"root", "epochs"} if same_steps else {"root"}
     for name, value in started.items():
+        if name in OWN_RULES and isinstance(value, dict): OWN_RULES[name](value, now[name], folder); continue
         if name in free or now.get(name, value) == value: continue
         raise InputError(f"{name}={now[name]!r}: the run in {str(folder)!r} was started with {value!r}; "
                          "resume it with that, or choose another folder")
+
+# %% ../../nbs/training/07_runs.ipynb #07da7a06
+def check_best(folder: Path,     # of the run
+               history: "History", # of its checkpoint
+               ) -> None:
+    "Raise unless `model.safetensors` is the best model of this run, where the checkpoint doesn't hold it itself."
+    if not history.best or best_epoch(history) == len(history): return
+    path = folder / "model.safetensors"
+    if weights_digest(load_tensors(path)[0]) == history.best: return
+    raise InputError(f"{path} is not the model of epoch {best_epoch(history)}, the best of the run in {str(folder)!r}; put "
+                     "that back, or start a new run in another folder")
 
 # %% ../../nbs/training/07_runs.ipynb #58bbc820
 def save_checkpoint(path: Path,                       # last.safetensors
@@ -93,7 +206,8 @@ def save_checkpoint(path: Path,                       # last.safetensors
     tensors = {f"model.{name}": t for name, t in model.state_dict().items()}
     for i, slots in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{name}": torch.as_tensor(value) for name, value in slots.items()}
-    save_tensors(path, tensors, {"state": json.dumps({"settings": settings, "history": list(history)})})
+    save_tensors(path, tensors, {"state": json.dumps({"settings": settings, "history": list(history),
+                                                        "best": history.best})})
 
 
 def load_checkpoint(path: Path,                       # last.safetensors
@@ -106,6 +220,9 @@ def load_checkpoint(path: Path,                       # last.safetensors
     if "state" not in metadata: raise InputError(f"{path} is no checkpoint of fit")
     state = json.loads(metadata["state"])
     check_resume(state["settings"], settings, path.parent, complete=True)
+    history = History(state["history"])
+    history.best = state.get("best", "")
+    check_best(path.parent, history)
     part = lambda prefix: {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
     load_weights(model, part("model."), path)
     slots: dict[int, dict[str, torch.Tensor]] = {}
@@ -117,7 +234,7 @@ def load_checkpoint(path: Path,                       # last.safetensors
         for name, t in slots.get(i, {}).items():
             if t.shape == p.shape: slots[i][name] = torch.empty_like(p).copy_(t)
     optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
-    return History(state["history"])
+    return history
 
 # %% ../../nbs/training/07_runs.ipynb #b8ec8036
 class Run:
@@ -150,18 +267,20 @@ class Run:
         if not resume or not path.exists(): return
         self.history = load_checkpoint(path, self.model, self.optimizer, self.settings)
         on_main(lambda: self.history.save(table))
+        if best_epoch(self.history) == self.epoch: on_main(lambda: self.model.save(self.out))  # if it had come no further
         if self.patience: self.best_weights = load_tensors(self.out / "model.safetensors")[0]
 
     def complete(self, row: dict[str, float]) -> None: # of the history
         "Add an epoch to the history; keep the weights if it is the best, and write everything to the folder."
         self.history.append(row)
         is_best, weights = best_epoch(self.history) == self.epoch, self.model.state_dict()
+        if is_best and self.out is not None: self.history.best = weights_digest(weights)
         if is_best and self.patience: self.best_weights = {name: t.detach().clone() for name, t in weights.items()}
         if (out := self.out) is not None: on_main(lambda: self._write(out, is_best))
 
     def _write(self, out: Path, is_best: bool) -> None:
-        if is_best: self.model.save(out)
         save_checkpoint(out / "last.safetensors", self.model, self.optimizer, self.settings, self.history)
+        if is_best: self.model.save(out)
         self.history.save(out / "history.csv")
 
     def stop_early(self, say: Callable[[str], object]) -> None: # prints a line
@@ -238,6 +357,30 @@ def remove_leftovers(out: Path,      # folder of a run
     for pattern in (*(f".{name}.*" for name in RUN_FILES), *patterns):
         for path in out.glob(pattern): path.unlink()
 
+# %% ../../nbs/training/07_runs.ipynb #07da7a09
+def check_run_data(data: Data,       # loaded with the options of a run
+                   record: dict,     # of the run, see `read_record`
+                   options: Mapping, # of `load_data`, as far as they were given anew
+                   run: str | Path,  # folder
+                   ) -> Data:        # the same
+    "Compare data with those that a run was trained on: say what has changed, or refuse what can't be meant."
+    started, was = record.get("data"), record["load_data"]
+    changed = [name for name, value in options.items() if was.get(name) != value and name not in ("root", "progress")]
+    if moved := [f"{name}={options[name]!r}" for name in changed if name in ("seed", "valid", "test")]:
+        warnings.warn(f"{', '.join(moved)}: the run in {str(run)!r} was trained with other splits, so images that it was "
+                      f"trained on may be among the {', '.join(name for name in SPLITS if name != 'train')} images", stacklevel=3)
+    if started is None or changed or not (what := data_differences(started, data.digest)): return data
+    name = was["source"]
+    if not Path(name).is_dir():
+        raise InputError(f"the data {name!r} are not those that the run in {str(run)!r} was trained on ({what}); "
+                         f"--data {name} takes them as they are")
+    counts = [f"{part}={was[part]}" for part in ("valid", "test") if isinstance(was.get(part), int) and was[part]]
+    honest = "no other image has moved" if not counts else (
+        f"with {' and '.join(counts)} another image may have moved for each that came or went; with fractions none would")
+    warnings.warn(f"the images in {name!r} have changed since the run in {str(run)!r} was trained: {what}. Splits go by "
+                  f"content, so {honest}", stacklevel=3)
+    return data
+
 # %% ../../nbs/training/07_runs.ipynb #4132f29b
 def resumed_options(out: Path,     # folder of the run
                     options: dict, # given now
@@ -262,4 +405,4 @@ def run_data(run: str | Path, # folder
     if "source" in options: return load_data(**options)
     record = read_record(run)
     if not record: raise InputError(f"{str(Path(run) / 'run.json')!r} is missing, so the data must be given: --data")
-    return load_data(**{**record["load_data"], **options})
+    return check_run_data(load_data(**{**record["load_data"], **options}), record, options, run)
