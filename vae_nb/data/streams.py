@@ -301,7 +301,7 @@ class Stream(ItemSource):
         skip = len(self.held_out)
         items = stream_items(self.dataset, skip + len(self), epoch, self.name)
         for i in range(skip + len(self)):
-            with self.randomness(epoch, i): _, item = next(items)
+            with self.randomness(epoch if i >= skip else 0, i): _, item = next(items)  # what is held out stays as it is
             if i < skip:
                 if torch.equal(self.image(item, i), self.held_out[i]): continue
                 raise InputError(f"{self.name}[{i}] was held out, but is another image in epoch {epoch + 1}, so that "
