@@ -107,17 +107,24 @@ def save_checkpoint(path: Path,                       # last.safetensors
     save_tensors(path, tensors, {"state": json.dumps({"settings": settings, "history": list(history)})})
 
 
+def read_checkpoint(path: Path # last.safetensors
+                    ) -> tuple[dict[str, torch.Tensor], dict]: # tensors by name; settings and history
+    "What `save_checkpoint` wrote, or an error that says what is wrong with the file."
+    tensors, metadata = load_tensors(path)
+    try: state = json.loads(metadata["state"])
+    except (KeyError, ValueError, RecursionError): raise InputError(f"{path} is no checkpoint of fit") from None
+    if missing := [name for name in ("settings", "history") if name not in state]:
+        raise InputError(f"{path} is no checkpoint of fit: {', '.join(missing)} is missing in its state")
+    return tensors, state
+
+
 def load_checkpoint(path: Path,                       # last.safetensors
                     model: VAE,                       # gets the weights
                     optimizer: torch.optim.Optimizer, # gets the moments
                     settings: dict,                   # to go on with
                     ) -> History:                     # so far
     "Put weights and optimizer back, if the settings are those of the checkpoint; else nothing is changed."
-    tensors, metadata = load_tensors(path)
-    try: state = json.loads(metadata["state"])
-    except (KeyError, ValueError, RecursionError): raise InputError(f"{path} is no checkpoint of fit") from None
-    if missing := [name for name in ("settings", "history") if name not in state]:
-        raise InputError(f"{path} is no checkpoint of fit: {', '.join(missing)} is missing in its state")
+    tensors, state = read_checkpoint(path)
     check_resume(state["settings"], settings, path.parent, complete=True)
     part = lambda prefix: {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
     load_weights(model, part("model."), path)
@@ -178,18 +185,25 @@ def _claim(lock: Path, text: str) -> bool:
     return True
 
 
+def check_unlocked(out: Path, # folder of a run
+                   ) -> str | None: # text of a lock whose owner is gone; None: there is none
+    "An error that names the process which trains in a folder."
+    lock = out / LOCK
+    try: text = lock.read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, NotADirectoryError): return None
+    if (owner := lock_owner(text)) is None: return text
+    here = "" if owner["host"] == platform.node() else f" If it runs no more, delete {lock}."
+    raise InputError(f"out={str(out)!r} is in use: process {owner['pid']} on {owner['host']} trains there; "
+                     f"wait until it ends, or name another folder.{here}")
+
+
 @contextmanager
 def locked(out: Path # folder of a run, made if it isn't there
            ) -> Iterator[None]:
     "Hold a folder for this training alone; an error that names the process which holds it."
     lock, me = out / LOCK, lock_text()
     while not _claim(lock, me):
-        try: text = lock.read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError: continue
-        if owner := lock_owner(text):
-            here = "" if owner["host"] == platform.node() else f" If it runs no more, delete {lock}."
-            raise InputError(f"out={str(out)!r} is in use: process {owner['pid']} on {owner['host']} trains there; "
-                             f"wait until it ends, or name another folder.{here}")
+        if (text := check_unlocked(out)) is None: continue
         aside = lock.with_name(f"{LOCK}.{os.getpid()}.gone")
         with suppress(FileNotFoundError):
             lock.replace(aside)
@@ -263,7 +277,7 @@ def held_folder(out: Path,       # of a run, made if it isn't there
             remove_leftovers(out)
             goes_on = resume and (out / "last.safetensors").exists()
             if resume and not goes_on:
-                warnings.warn(f"there is no checkpoint in {str(out)!r}, so the training begins anew", stacklevel=2)
+                warnings.warn(f"there is no checkpoint in {str(out)!r}, so the training begins anew")
             record, path = RECORD.get(), (out if goes_on else out / STAGED) / "run.json"
             before = path.read_text(encoding="utf-8") if path.exists() else None
             if record is not None: _write_text(path, json.dumps(record, indent=2) + "\n")
@@ -314,7 +328,7 @@ class Run:
         on_main(lambda: self.history.save(out / "history.csv"))
         if self.patience: self.best_weights = load_tensors(out / "model.safetensors")[0]
         if self.done: warnings.warn(f"the run in {str(out)!r} is finished after {self.epoch} epochs, so nothing is "
-                                    f"trained. {train_further(out)}", stacklevel=2)
+                                    f"trained. {train_further(out)}")
 
     def complete(self, row: dict[str, float]) -> None: # of the history
         "Write everything to the folder, keep the weights if they are the best, and add the epoch to the history."
@@ -337,7 +351,7 @@ class Run:
         "Say how far the training is; before its first complete epoch, save the model as it is, if that replaces no run."
         if not processes().is_main_process: return
         replaces = self.out is not None and not self.epoch and holds_run(self.out)
-        kept = f"; the run that was in {str(self.out)!r} before is unchanged" if replaces else ""
+        kept = "; the run that was in the folder before is unchanged" if replaces else ""
         say(f"stopped in epoch {self.epoch + 1}; complete: {self.epoch}{kept}")
         if self.out is None or self.epoch or replaces: return
         with ctrl_c_comes_after():
@@ -382,8 +396,9 @@ def run_record(settings: dict[str, dict], # name of a function (load_data, creat
 # %% ../../nbs/training/07_runs.ipynb #c14a8a36
 def is_taken(folder: Path) -> bool:
     "Does a folder hold a run, or does a training hold it?"
-    lock = folder / LOCK
-    return holds_run(folder) or lock.exists() and lock_owner(lock.read_text(encoding="utf-8", errors="replace")) is not None
+    try: check_unlocked(folder)
+    except InputError: return True
+    return holds_run(folder)
 
 
 def run_folder(out: str | Path | None, # folder, or None
@@ -396,6 +411,7 @@ def run_folder(out: str | Path | None, # folder, or None
     name = lambda i: base.with_name(f"{base.name}-{i}") if i > 1 else base
     last = sum(1 for _ in takewhile(is_taken, map(name, count(1)))) if out is None else 0
     folder = name((last or 1) if resume or overwrite else last + 1) if out is None else Path(out).expanduser()
+    check_unlocked(folder)
     if resume and not (folder / "last.safetensors").exists() and not read_record(folder):
         raise InputError(f"out={str(folder)!r} holds no run that could go on; expected the folder of a run, or no --resume")
     if holds_run(folder) and not (resume or overwrite):
