@@ -343,9 +343,10 @@ def checked_step(step: TrainingStep,
         with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             train_mode(model)
             step(next(data.batches("train", 1, shuffle=False)))
-            for buffer, value in before: buffer.copy_(value)
     except ValueError as e: raise InputError(f"batch_size=1 does not work with this model or objective: {e}") from None
-    finally: model.train(training)
+    finally:
+        model.train(training)
+        for buffer, value in before: buffer.detach().copy_(value)
     return step
 
 # %% ../../nbs/training/08_fit.ipynb #d3790549
