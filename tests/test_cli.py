@@ -514,9 +514,13 @@ def test_demo_on_slow_machines(cli, monkeypatch):
     monkeypatch.setattr("vae_nb.cli.EPOCHS_PER_MINUTE", 12)
     # the trial takes all the time
     monkeypatch.setattr("vae_nb.cli.seconds_per_epoch", lambda *_, **__: time.sleep(1) or 1.0)
+    before = Path("runs/demo/model.safetensors").read_bytes()
     code, out, _ = cli("demo --seconds 1 --no-progress")
+    assert code == 0 and "Time is up." in out and "The run in runs/demo is as it was before." in out
+    assert Path("runs/demo/model.safetensors").read_bytes() == before
+    code, out, _ = cli("demo --seconds 1 --no-progress --out first")
     assert code == 0 and "Time is up." in out and "stopped in its first epoch" in out and "elbo" in out
-    assert not Path("runs/demo/history.csv").exists()  # that of the demo before is gone
+    assert not Path("first/history.csv").exists()
     monkeypatch.setattr("vae_nb.cli.seconds_per_epoch", lambda *_, **__: 5.0)
     code, out, _ = cli("demo --seconds 14 --no-progress --out slow")
     assert code == 0 and "Training for 2 epochs, at most 14 seconds (a faster machine would make it 3)." in out

@@ -3,9 +3,11 @@ import functools
 import gzip
 import hashlib
 import http.server
+import json
 import os
 import pickle
 import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -20,11 +22,14 @@ from PIL import Image
 from torchvision import datasets
 
 from vae_nb.basics.checks import MissingPackageError
+from vae_nb.cli import main
 from vae_nb.data import image_files
 from vae_nb.data.arrays import check_images
 from vae_nb.data.digits import bundled_digits
-from vae_nb.data.splits import Data
+from vae_nb.data.splits import SPLITS, Data
 from vae_nb.data.loading import TORCHVISION, data_root, load_data
+from vae_nb.models.vae import create_vae
+from vae_nb.training.fit import fit
 
 digits = bundled_digits()
 rng = np.random.default_rng(0)
@@ -264,6 +269,181 @@ def test_celeba(tmp_path, monkeypatch):
     assert torch.equal(whole.test[0], torch.from_numpy(images[10 + whole.indices["test"][0]]).permute(2, 0, 1))
 
 
+# what stays when the data change
+
+def contents(data): return {split: [image.tobytes() for image in data[split].numpy()] for split in SPLITS}
+
+
+def photos(folder, n=200):
+    "A folder of different pictures."
+    folder.mkdir()
+    for i in range(n): Image.fromarray(digits["train_images"][i]).save(folder / f"{i:03}.png")
+    return folder
+
+
+def change(folder):
+    "One file is added in front, one renamed, one removed."
+    Image.fromarray(digits["train_images"][200]).save(folder / "0.png")
+    (folder / "042.png").rename(folder / "zebra.png")
+    (folder / "137.png").unlink()
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("options", [dict(), dict(test=0.1), dict(valid=0.3, test=0.02), dict(valid=0)], ids=str)
+def test_nothing_moves_in_a_folder_that_changes(tmp_path, options, seed):
+    options = dict(seed=seed, progress=False) | options
+    old = contents(load_data(photos(tmp_path / "photos"), **options))
+    change(tmp_path / "photos")
+    new = contents(load_data(tmp_path / "photos", **options))
+    came, gone = (digits["train_images"][i].tobytes() for i in (200, 137))
+    for split in SPLITS: assert [x for x in new[split] if x != came] == [x for x in old[split] if x != gone]
+    assert 0 < len(new["test"]) < 40 and not {*new["test"]} & {*old["train"]} and not {*new["train"]} & {*old["test"]}
+
+
+@pytest.mark.parametrize("options", [dict(valid=20, test=20), dict(valid=20, test=0.1), dict(valid=0.1, test=20)], ids=str)
+def test_at_most_one_moves_for_each_new_one(options):
+    images = digits["train_images"][:260]
+    for n in range(200, 260):
+        old, new = (contents(load_data(images[:m], **options)) for m in (n, n + 1))
+        for split in SPLITS: assert len({*old[split]} - {*new[split]}) <= 1
+        assert not {*new["test"]} & {*old["train"]}
+        for split in ("valid", "test"):
+            if isinstance(options[split], int): assert len(new[split]) == len(old[split]) == options[split]
+
+
+def test_copies_stay_with_their_original(tmp_path):
+    folder = photos(tmp_path / "photos")
+    for i in range(0, 200, 3): (folder / f"copy-{i}.png").write_bytes((folder / f"{i:03}.png").read_bytes())
+    for data in (load_data(folder, progress=False), load_data(folder, valid=20, test=20, progress=False),
+                 load_data(np.repeat(digits["train_images"][:100], 2, 0))):
+        parts = [{*images} for images in contents(data).values()]
+        assert sum(map(len, parts)) == len(set().union(*parts))
+
+
+def test_an_array_in_another_order_has_the_same_splits():
+    images, order = digits["train_images"][:300], rng.permutation(300)
+    for options in (dict(), dict(valid=30, test=40), dict(resize=14), dict(limit=7), dict(binarize="static")):
+        old, new = load_data(images, **options), load_data(images[order], **options)
+        assert contents(new) == contents(old) and new.digest == old.digest
+        for split in SPLITS: assert torch.equal(torch.from_numpy(order)[new.indices[split]], old.indices[split])
+    assert contents(load_data(images, seed=1)) != contents(load_data(images))
+
+
+@pytest.mark.parametrize("kind", ["folder", "bytes", "floats"])
+def test_binary_samples_stay_when_images_come(tmp_path, kind):
+    images = digits["train_images"][:200] / (1 if kind == "bytes" else np.float32(300))
+    images, more = images.astype(np.uint8 if kind == "bytes" else np.float32), digits["train_images"][200:230]
+    if kind == "folder": source = photos(tmp_path / "photos")
+    else: source = images
+    old = load_data(source, binarize="static", progress=False)
+    if kind == "folder":
+        for i, image in enumerate(more): Image.fromarray(image).save(source / f"{i}.png")
+    else: source = np.concatenate([more.astype(images.dtype) / (1 if kind == "bytes" else np.float32(300)), images]).astype(images.dtype)
+    new = load_data(source, binarize="static", progress=False)
+    for split in SPLITS:
+        there = {*contents(old)[split]}
+        assert [x for x in contents(new)[split] if x in there] == contents(old)[split]
+    assert old.train.unique().tolist() == [0, 255]
+    assert contents(load_data(source, binarize="static", seed=1, progress=False)) != contents(new)
+
+
+def test_images_that_are_all_equal_are_split_by_position():
+    for given in (np.zeros((50, 8, 8)), np.eye(8)[None].repeat(50, 0) > 0):
+        with pytest.warns(UserWarning, match="only 1 of 50 images differ.*by position"): data = load_data(given)
+        assert [len(data[split]) for split in SPLITS] == [40, 5, 5]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(load_data(np.zeros((50, 8, 8)), valid=0, test=0).train) == 50
+        assert len(load_data(np.zeros((50, 8, 8)), valid=0, test=digits["test_images"][:5, 10:18, 10:18]).test) == 5
+
+
+def test_named_data_sets_keep_their_splits():
+    "Committed numbers rest on them."
+    indices = load_data("mnist-10k").indices
+    assert {split: indices[split][:3].tolist() for split in SPLITS} == NAMED
+    static = load_data("mnist-10k", binarize="static")
+    assert hashlib.sha256(static.train.numpy().tobytes() + static.test.numpy().tobytes()).hexdigest()[:16] == STATIC
+
+
+NAMED, STATIC = {"train": [2415, 534, 83], "valid": [7780, 1259, 6745], "test": [1899, 423, 1408]}, "b3b0b64e02e53165"
+
+
+def test_a_named_data_set_as_test_gives_its_test_images(tmp_path):
+    folder = photos(tmp_path / "photos", 40)
+    data = load_data(folder, test="mnist-10k", limit=50, progress=False)
+    assert torch.equal(data.test[:, 0], torch.from_numpy(digits["test_images"])[data.indices["test"]])
+    with pytest.warns(UserWarning, match="4 of 4 test images are among the training images"):
+        load_data(digits["train_images"][:20], test=digits["train_images"][:4])
+
+
+def test_digest_of_data():
+    x = torch.from_numpy(digits["train_images"])[:, None]
+    data = Data(x[:500].clone(), x[500:600], x[600:700], name="a")
+    first, renamed = data.digest, Data(data.train, data.valid, data.test, name="b").digest
+    assert first == data.digest and json.loads(json.dumps(first)) == first
+    assert renamed["content"] == first["content"] and renamed["name"] == "b"
+    data.train[499, 0, 3, 3] += 1
+    assert data.digest["content"]["train"] != first["content"]["train"]
+    assert data.digest["content"]["valid"] == first["content"]["valid"]
+    large = Data(x.repeat(12, 1, 1, 1), x[:0], x[:0])  # 75 MB: a sample
+    assert large.train.nbytes > 2 ** 26 and large.digest["images"] == dict(train=96_000, valid=0, test=0)
+    one = large.digest
+    large.train[::7] += 1
+    assert large.digest["content"]["train"] != one["content"]["train"]
+    assert {Data(x[:9], x[:9], x[:9], binarize=kind).digest["binarize"] for kind in (None, "static")} == {None, "static"}
+
+
+# runs whose data change
+
+def call(line, capsys):
+    "A command: its exit code, and all that it printed."
+    code = 0
+    try: main(shlex.split(line))
+    except SystemExit as e: code = e.code
+    return code, "".join(capsys.readouterr())
+
+
+SMALL = "--encoder mlp --decoder mlp --hidden 8 --latent-dim 2 --sigma-floor 0.1 --batch-size 32 --no-progress"
+
+
+def test_a_run_says_that_its_folder_has_changed(tmp_path, capsys):
+    folder, run = photos(tmp_path / "photos"), tmp_path / "run"
+    train = f"train --data {folder} {SMALL} --epochs 2 --out {run}"
+    assert call(train, capsys)[0] == 0
+    evaluate = f"evaluate {run} --no-report --k 2"
+    code, out = call(evaluate, capsys)
+    assert code == 0 and "changed" not in out
+    (folder / "042.png").rename(folder / "zebra.png")
+    assert "changed" not in call(evaluate, capsys)[1]
+    (folder / "137.png").unlink()
+    Image.fromarray(digits["train_images"][300]).save(folder / "0.png")
+    Image.fromarray(digits["train_images"][301]).save(folder / "1.png")
+    for command in (evaluate, f"figures {run}"):
+        code, out = call(command, capsys)
+        assert code == 0 and out.count("have changed since the run") == 1 and "no other image has moved" in out, out
+        assert "images instead of" in out
+    assert "changed" not in call(f"{evaluate} --data {folder}", capsys)[1]
+    assert "was trained with other splits" in call(f"{evaluate} --seed 5", capsys)[1]
+    code, out = call(f"train --resume --out {run} --no-progress", capsys)
+    assert code == 2 and "started with other images" in out
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda x: x // 2, ""), (lambda x: x[:-9], "images instead of"),
+    (lambda x: rng.integers(0, 256, x.shape, np.uint8), ""), (lambda x: x / np.float32(300), "dtype is float32")])
+def test_resume_refuses_other_images(tmp_path, change, message):
+    images = digits["train_images"][:200]
+    def trained(x, **options):
+        torch.manual_seed(0)
+        model = create_vae((1, 28, 28), 2, "mlp", "mlp", hidden=(8,))
+        return fit(model, x, epochs=2, batch_size=32, progress=False, out=tmp_path / "run", **options)
+    history = trained(images)
+    assert trained(images[::-1], resume=True) == history  # the same images
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    with pytest.raises(ValueError, match=f"started with other images.*{message}"): trained(change(images), resume=True)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
 # folders
 
 def test_folder_modes_and_hidden_files(tmp_path):
@@ -318,7 +498,7 @@ def test_train_and_test_folders(tmp_path):
     for half in ("train", "test"):
         for label in "ab":
             (tmp_path / half / label).mkdir(parents=True)
-            for i in range(5): Image.fromarray(digits["test_images"][i]).save(tmp_path / half / label / f"{i}.png")
+            for i in range(5): Image.fromarray(digits[f"{half}_images"][i]).save(tmp_path / half / label / f"{i}.png")
     with pytest.raises(ValueError, match="are splits"): load_data(tmp_path)
     data = load_data(tmp_path / "train", test=tmp_path / "test", valid=2, progress=False)
     assert [len(data[s]) for s in ("train", "valid", "test")] == [8, 2, 10] and data.classes == ("a", "b")

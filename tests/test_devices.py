@@ -128,7 +128,7 @@ def at(step, do, rank=1):
         calls.append(1)
         value = elbo(terms, kl_weight)
         return do(value) if len(calls) == step and rank == int(os.environ["RANK"]) else value
-    objective.__name__ = "elbo"
+    objective.__name__, objective.__module__ = "elbo", elbo.__module__  # a checkpoint takes it for our own
     return objective
 
 

@@ -2,6 +2,7 @@
 import io
 import json
 import os
+import random
 import subprocess
 import sys
 import tarfile
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from vae_nb import Data, IndexedImages, Stream, create_vae, evaluate, fit, load_data
 from vae_nb.data.digits import bundled_digits
+from vae_nb.data.splits import TensorImages
 from vae_nb.models.tensor_files import load_tensors
 from vae_nb.training.runs import Run
 
@@ -91,10 +93,10 @@ def test_hugging_face_datasets():
     features = datasets.Features(image=datasets.Image(), label=datasets.Value("int64"))
     table = datasets.Dataset.from_dict({"image": [Image.fromarray(x) for x in digits], "label": [0] * len(digits)},
                                        features)
-    same = load_data(whole)
+    same = load_data(TensorImages(whole))  # by position, as what is read as needed
     for kind in (table, table.with_format("torch")):
         for split in ("train", "valid", "test"): assert_same(batches(load_data(kind), split), batches(same, split))
-    assert torch.equal(weights(table), weights(whole))
+    assert torch.equal(weights(table), weights(TensorImages(whole)))
     with pytest.raises(TypeError, match="DatasetDict of 'train'; expected one"):
         load_data(datasets.DatasetDict(train=table))
 
@@ -162,6 +164,48 @@ def test_resumed_is_as_uninterrupted(tmp_path, make):
     assert (tmp_path / "parts" / "history.csv").read_text() == (tmp_path / "whole" / "history.csv").read_text()
 
 
+NOISES = {"torch": lambda: torch.randint(100, (1, 28, 28)).byte(), "random": lambda: random.randrange(100),
+          "numpy": lambda: torch.from_numpy(np.random.randint(100, size=(1, 28, 28), dtype=np.uint8))}
+
+
+class Noisy:
+    def __init__(self, noise): self.noise = noise
+    def __len__(self): return len(whole)
+    def __getitem__(self, i):
+        if i >= len(whole): raise IndexError
+        return whole[i] // 2 + self.noise(), 0
+
+
+@pytest.mark.parametrize("wrap", [lambda x: IndexedImages(x, workers=3), lambda x: Stream(lambda: iter(x), len(x), 50),
+                                  lambda x: Stream(DataLoader(x, batch_size=None), len(x))], ids=["images", "stream", "loader"])
+@pytest.mark.parametrize("name", NOISES)
+def test_random_transforms_repeat(tmp_path, name, wrap):
+    "Three runs with one seed, whatever the global generators were at; they are left alone."
+    results = []
+    for run in range(3):
+        random.seed(run), np.random.seed(run), torch.manual_seed(run)
+        torch.rand(run)
+        before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+        data = load_data(wrap(Noisy(NOISES[name])), valid=50, test=0)
+        assert data.train.draws and before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+        results.append(weights(data, out=tmp_path / str(run)))
+    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
+    assert torch.equal(weights(data, out=tmp_path / "0", resume=True), results[0])
+    first, second = (torch.cat(batches(data, epoch=epoch, shuffle=False)) for epoch in (0, 1))
+    assert not torch.equal(first, second)
+
+
+def test_resume_refuses_other_images(tmp_path):
+    options = dict(out=tmp_path / "run")
+    weights(IndexedImages(list(digits)), **options)
+    weights(IndexedImages(list(digits)), resume=True, **options)
+    with pytest.raises(ValueError, match="started with other images"):
+        weights(IndexedImages(list(255 - digits)), resume=True, **options)
+    restless = np.random.default_rng(0)  # a generator of its own: no two readings are alike, so there is nothing to compare
+    own = IndexedImages(Noisy(lambda: torch.from_numpy(restless.integers(0, 9, (1, 28, 28), np.uint8))))
+    assert Data(own, none, none).digest["content"]["train"] is None and not own.draws
+
+
 def test_ranks_share_the_batches_of_one():
     data = load_data(Stream(Plain(), size=600, buffer=50), valid=17, test=0)  # 583 to train on
     alone = list(data.batches("train", 96, epoch=3))
@@ -185,7 +229,7 @@ def test_evaluation_reads_what_it_needs(tmp_path):
     model = small()
     np.save(tmp_path / "digits.npy", digits)
     mapped = np.load(tmp_path / "digits.npy", mmap_mode="r")
-    for images in (mapped, list(digits)): assert evaluate(model, images) == evaluate(model, whole)
+    for images in (mapped, list(digits)): assert evaluate(model, images) == evaluate(model, TensorImages(whole))
     expected = evaluate(model, Data(whole, none, whole))
     assert evaluate(model, Stream(Plain(), size=600)) == expected
     assert evaluate(model, Data(whole, none, Stream(Plain(), size=600))) == expected

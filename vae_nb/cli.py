@@ -17,7 +17,7 @@ import textwrap
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from copy import copy, deepcopy
 from importlib.util import find_spec
 from inspect import Parameter, formatannotation, signature
@@ -74,7 +74,7 @@ def settings_by_function(options: dict,         # as typed
     from vae_nb.data.loading import load_data
     from vae_nb.models.vae import create_vae
     from vae_nb.training.fit import fit
-    left_out = *PYTHON_ONLY, "progress", "resume", "out"
+    left_out = *PYTHON_ONLY, "progress", "resume", "overwrite", "out"
     def settings(f):
         defaults = {name: p.default for name, p in signature(f).parameters.items() if p.default is not p.empty}
         return {name: value for name, value in (defaults | options_of(f, options)).items() if name not in left_out}
@@ -102,11 +102,9 @@ def train_model(model: "VAE",
                 command: str,     # "train" or "demo", for the record
                 ) -> "History":
     "Train the model with `fit`, and record the options in the run's folder."
-    from vae_nb.training.devices import on_main
     from vae_nb.training.fit import fit
     from vae_nb.training.runs import run_record
-    with ExitStack() as record:
-        on_main(lambda: record.enter_context(run_record(out, settings_by_function(options), command)))
+    with run_record(settings_by_function(options) | {"data": data.digest}, command):
         progress = options.get("progress", True) or "lines"  # --no-progress: no bars, but a line for each epoch
         return fit(model, data, **{**options_of(fit, options), "out": out, "progress": progress})
 
@@ -119,6 +117,7 @@ def print_result(out: Path,          # folder of the run
     from vae_nb.data.splits import held_out_split
     from vae_nb.evaluation.metrics import evaluate
     from vae_nb.training.runs import best_epoch, load_run_model
+    if not history and (out / "last.safetensors").is_file(): return print(f"The run in {out} is as it was before.")
     split, best = held_out_split(data), best_epoch(history)
     print_metrics(evaluate(load_run_model(out), data, split), f"{len(data[split]):,} {split} images of {data.name}")
     which = f"epoch {best} of {len(history)}" if best else "stopped in its first epoch"
@@ -133,12 +132,11 @@ def train(*,
           ) -> None:
     "Train a VAE on images and keep it in a folder."
     from vae_nb.training.devices import on_main
-    from vae_nb.training.runs import is_finished, remove_leftovers, resumed_options, run_folder
-    options, resume = with_full_paths(options), options.get("resume", False)
-    folder = on_main(lambda: run_folder(out, options.get("source", "mnist-10k"), resume))
+    from vae_nb.training.runs import is_finished, resumed_options, run_folder
+    options, resume, overwrite = with_full_paths(options), options.get("resume", False), options.get("overwrite", False)
+    folder = on_main(lambda: run_folder(out, options.get("source", "mnist-10k"), resume, overwrite))
     if resume: options = on_main(lambda: resumed_options(folder, options))
     data, model = load_and_create(options)
-    on_main(lambda: remove_leftovers(folder))
     history = train_model(model, data, folder, options, "train")
     if not launch_number("RANK"):
         print_result(folder, data, history)
@@ -370,7 +368,7 @@ def demo(*,
          progress: bool = True,  # show a bar, not only a line for each epoch
          ) -> None:
     "Train a VAE on real handwritten digits for a minute, and draw what it has learned."
-    from vae_nb.training.runs import RUN_FILES, holds_run, load_run_model, read_record, remove_leftovers
+    from vae_nb.training.runs import holds_run, load_run_model, read_record
     seconds, folder = check_positive("seconds", seconds), Path(out).expanduser()
     if holds_run(folder) and read_record(folder).get("command") != "demo":
         raise InputError(f"out={str(folder)!r} holds a run that is no demo; expected another folder")
@@ -382,8 +380,7 @@ def demo(*,
     options["epochs"] = epochs = max(1, min(most, int((end - time.monotonic()) / pace)))
     print(f"Training for {epochs} epoch{'s' * (epochs > 1)}, at most {seconds:g} seconds" +
           (f" (a faster machine would make it {most})." if epochs < most else "."), flush=True)
-    remove_leftovers(folder, *RUN_FILES, *(f"figures/{name}.png" for name in FIGURES))
-    history = train_model(model, with_time_limit(data, end), folder, options, "demo")
+    history = train_model(model, with_time_limit(data, end), folder, options | dict(overwrite=True), "demo")
     stopped, late = len(history) < epochs, time.monotonic() > end
     if stopped and late: print("Time is up.")
     print_result(folder, data, history)

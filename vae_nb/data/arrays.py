@@ -8,6 +8,7 @@ __all__ = []
 # %% ../../nbs/data/03_arrays.ipynb #9e02bd12
 import warnings
 from collections.abc import Collection, Generator, Sequence
+from functools import cache
 from numbers import Integral
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from ..basics.checks import InputError, InputTypeError, check_count
-from .splits import ImageSource, TensorImages
+from .splits import ImageSource, TensorImages, identities_of
 
 # %% ../../nbs/data/03_arrays.ipynb #086e0e21
 def as_tensor(x: object,       # tensor or array
@@ -164,7 +165,11 @@ def array_source(x: object,                                   # tensor or array,
                  labels: Collection | None = None,            # one for each image
                  classes: Collection | None = None,           # their names
                  argument: str = "source",                    # name of the argument, for the message
+                 by_content: bool = False,                    # split by content, not by position?
                  ) -> ImageSource:
     "Images that are in memory already."
     images = check_images(x, argument)
-    return TensorImages(images, labels, classes) if resize is None else ResizedImages(images, resize, labels, classes)
+    source = (TensorImages(images, labels, classes) if resize is None else
+              ResizedImages(images, resize, labels, classes))
+    if by_content: source.identify = cache(lambda: identities_of(images.contiguous().numpy()))
+    return source

@@ -6,7 +6,9 @@
 __all__ = []
 
 # %% ../../nbs/data/01_binarisation.ipynb #1ef72388
+from collections import Counter
 from collections.abc import Generator, Iterable, Sequence
+from hashlib import shake_128
 
 import numpy as np
 import torch
@@ -70,4 +72,43 @@ def static_binarisation(x: torch.Tensor,   # (n, C, H, W), uint8 or float
         full = torch.zeros(block, *x.shape[1:], dtype=x.dtype)  # random numbers are drawn for a whole block, always
         full[within] = x[here]
         out[here] = sample_binary_images(full, rng_for("binarize", seed, number, b))[within]
+    return out
+
+# %% ../../nbs/data/01_binarisation.ipynb #5d1c0b02
+def hashed_bytes(keys: Sequence[str], # texts
+                 n: int,              # bytes for each
+                 ) -> np.ndarray:     # (len(keys), n) uint8
+    "Pseudo-random bytes that follow from a text alone."
+    return np.frombuffer(b"".join(shake_128(key.encode()).digest(n) for key in keys), np.uint8).reshape(-1, n)
+
+
+def hashed_uniforms(keys: Sequence[str],    # texts, one for each image
+                    shape: Sequence[int],   # (C, H, W)
+                    dtype: torch.dtype,     # of the images: uint8 or float32
+                    ) -> np.ndarray:        # (len(keys), C, H, W): uint8 in 0…254, or float32 in [0, 1)
+    "What the pixels of each image are compared with."
+    n = int(np.prod(shape))
+    if dtype != torch.uint8:
+        drawn = hashed_bytes(keys, 4 * n).view("<u4") >> 8  # 24 bits, as a float32 holds
+        return (drawn * np.float32(2 ** -24)).astype(np.float32).reshape(-1, *shape)
+    r, again = hashed_bytes(keys, n).copy(), 0
+    while len(rows := np.flatnonzero((r == 255).any(1))):   # bytes that are 255 are drawn again
+        again += 1
+        r[rows] = np.where(r[rows] == 255, hashed_bytes([f"{keys[i]} {again}" for i in rows], n), r[rows])
+    return r.reshape(-1, *shape)
+
+# %% ../../nbs/data/01_binarisation.ipynb #5d1c0b03
+def binarise_by_identity(x: torch.Tensor,        # (n, C, H, W), uint8 or float
+                         seed: int,              # of the random numbers
+                         identities: np.ndarray, # (n,) uint64, from the content of each image
+                         ) -> torch.Tensor:      # (n, C, H, W), uint8: 0 or 255
+    "Images that are sampled once; the sample depends on the seed and the image, whatever stands beside it."
+    out, seen, keys = torch.empty(x.shape, dtype=torch.uint8), Counter(), []
+    for identity in identities.tolist():
+        keys.append(f"binarize {seed} {identity} {seen[identity]}")
+        seen[identity] += 1
+    for start in range(0, len(x), 256):
+        part = x[start:start + 256]
+        r = hashed_uniforms(keys[start:start + 256], x.shape[1:], x.dtype)
+        out[start:start + 256] = torch.from_numpy(r < part.numpy()).view(torch.uint8).mul_(255)
     return out

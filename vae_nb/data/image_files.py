@@ -8,6 +8,7 @@ __all__ = []
 # %% ../../nbs/data/04_image_files.ipynb #52938e97
 from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import IO
 
@@ -19,7 +20,7 @@ from tqdm.auto import tqdm
 from ..basics.checks import InputError
 from ..basics.numerics import lazy_property
 from .arrays import check_size, resize_images
-from .splits import ImageSource, TensorImages
+from .splits import ImageSource, TensorImages, binarised_images, identities_of
 
 # %% ../../nbs/data/04_image_files.ipynb #3ace51a2
 SUFFIXES = ".png .jpg .jpeg .bmp .gif .webp .tif .tiff .ppm .pgm".split()
@@ -123,7 +124,7 @@ class PictureFiles(ImageSource):
     def contents(self) -> torch.Tensor: return self._stacked(torch.arange(len(self)), self.progress)
 
     def binarised(self, seed: int, number: int) -> TensorImages:
-        return TensorImages(self.contents(), self.labels, self.classes).binarised(seed, number)
+        return TensorImages(binarised_images(self, seed, number), self.labels, self.classes)
 
 # %% ../../nbs/data/04_image_files.ipynb #1383e72f
 def find_images(folder: Path,     # where to look
@@ -139,12 +140,21 @@ def picture_mode(file: Path) -> str:
     return check_depth(mode, file)
 
 
+def read_files(paths: Sequence[Path],
+               progress: bool = False,  # show a bar
+               ) -> Iterator[bytes]:
+    "The bytes of each file."
+    for path in tqdm(paths, "reading files", disable=not progress, leave=False):
+        try: yield path.read_bytes()
+        except OSError as e: raise InputError(f"{path} can't be read: {e.strerror}; mend it or remove it") from None
+
+
 def folder_source(folder: Path,              # its subfolders, if any, are the labels
                   resize: int | tuple[int, int] | None = None, # see `resize_images`
                   progress: bool = True,     # show a bar
                   argument: str = "source",  # name of the argument, for the message
                   ) -> PictureFiles:
-    "The images in a folder, in the order of their names; only the headers are read."
+    "The images in a folder, in the order of their names; their identities are those of the bytes of each file."
     paths = find_images(folder)
     if not paths: raise InputError(f"{argument}: no images in {folder}; expected files ending in {' '.join(SUFFIXES)}")
     tops, classes, labels = [p.relative_to(folder).parts[0] for p in paths], None, None
@@ -153,4 +163,6 @@ def folder_source(folder: Path,              # its subfolders, if any, are the l
         raise InputError(f"{argument}: the subfolders of {folder} are splits; expected labels. "
                          f"load_data('{folder}/train', test='{folder}/test') takes both")
     mode = "L" if {picture_mode(p) for p in paths} <= GREY else "RGB"
-    return PictureFiles(lambda i: read_image(paths[i], mode), paths, resize, labels, classes, progress)
+    source = PictureFiles(lambda i: read_image(paths[i], mode), paths, resize, labels, classes, progress)
+    source.identify = cache(lambda: identities_of(read_files(paths, progress)))
+    return source

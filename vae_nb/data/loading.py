@@ -9,6 +9,7 @@ __all__ = ['load_data']
 import os
 import socket
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, redirect_stderr
 from numbers import Real
@@ -22,7 +23,7 @@ from ..basics.checks import InputError, MissingPackageError, check_count, lookup
 from .arrays import array_source, check_size
 from .image_files import PictureFiles, folder_source
 from .digits import bundled_digits
-from .splits import BINARISED, SPLITS, Data, ImageSource, as_source
+from .splits import BINARISED, SPLITS, Data, ImageSource
 from .streams import Indexable, wrap_dataset
 
 if TYPE_CHECKING:
@@ -134,7 +135,8 @@ def open_source(source: object,                  # a known name, a folder, a ten
     "Find out what `source` is."
     if not isinstance(source, (str, Path)):
         images = wrap_dataset(source, resize, argument)
-        return "images", array_source(source, resize, argument=argument) if images is None else images, None
+        if images is None: images = array_source(source, resize, argument=argument, by_content=True)
+        return "images", images, None
     folder, known = Path(source).expanduser(), source in ("mnist-10k", *TORCHVISION)
     if folder.is_dir() and not known:
         return folder.absolute().name, folder_source(folder, resize, progress, argument), None
@@ -144,6 +146,15 @@ def open_source(source: object,                  # a known name, a folder, a ten
     return str(source), *known_sources(str(source), root, resize, progress, argument)
 
 # %% ../../nbs/data/06_loading.ipynb #857e275b
+def warn_of_shared(images: ImageSource, # to train on
+                   test: ImageSource,   # a source of its own
+                   ) -> None:
+    "Warn if test images are among the training images; where both have identities, this can be seen."
+    known, asked = images.identities(), test.identities()
+    shared = 0 if known is None or asked is None else int(np.isin(asked, known).sum())
+    if shared: warnings.warn(f"{shared:,} of {len(test):,} test images are among the training images as well", stacklevel=3)
+
+
 def read_splits(name: str,                         # of the data
                 parts: dict[str, ImageSource],     # split -> its images
                 limit: int | None = None,          # keep the first so many images of each split
@@ -156,10 +167,11 @@ def read_splits(name: str,                         # of the data
     classes, others = parts["train"].classes, parts["test"].classes
     if classes and others and classes != others:
         raise InputError(f"test has the classes {others}; expected those of the training images, {classes}")
+    sampled = {"static": list(SPLITS), "dynamic": ["valid", "test"], None: []}[binarize] # once
+    parts = {split: part.binarised(seed, SPLITS[split]) if split in sampled and len(part) else part
+             for split, part in parts.items()}
     images = {split: parts[split].contents() for split in SPLITS if len(parts[split])}
     images = {split: images.get(split, images["train"][:0]) for split in SPLITS}
-    for split in {"static": list(SPLITS), "dynamic": ["valid", "test"], None: []}[binarize]:
-        images[split] = as_source(images[split]).binarised(seed, SPLITS[split]).contents()
     return Data(**images, name=name, labels={split: parts[split].labels for split in SPLITS}, classes=classes,
                 binarize=binarize, indices=indices)
 
@@ -180,7 +192,9 @@ def load_data(source: AnySource | Data = "mnist-10k", # a name, folder, tensor, 
     folder, whose subfolders are the labels; a tensor or array, (N, C, H, W) or (N, H, W), of bools, integers to 255 or
     floats in [0, 1]; or a data set that is read as needed (`IndexedImages`, `Stream`, a torch Dataset, a mapped array).
     `valid` and `test` are counts or fractions, drawn by `seed`; `test` may also be a source of its own, and None means
-    the source's own test images, else a tenth. `binarize` reads grey as the probability of white: "static" samples each
+    the source's own test images, else a tenth. The files of a folder and the images of an array are split by their
+    content: fractions are met approximately, no image moves when others are added, removed or renamed, and copies stay
+    together (with counts: at most one image moves for each). All other sources are split by position. `binarize` reads grey as the probability of white: "static" samples each
     pixel once, "dynamic" samples training images anew in each epoch. `resize` cuts the largest centred window and
     scales it (CelebA: to 64 if None). `limit` keeps the first so many images of each split. Raises InputError for what
     can't be right, and FileNotFoundError for a data set that is not there and can't be downloaded."""
@@ -196,7 +210,10 @@ def load_data(source: AnySource | Data = "mnist-10k", # a name, folder, tensor, 
         raise InputError(f"test: {name!r} has test images of its own; expected None")
     share: SupportsFloat = 0.1 if own_test is None else 0
     if isinstance(test, Real): share = test
-    elif test is not None: share, (_, own_test, _) = 0, open_source(test, None, images.resize, progress, "test")
+    elif test is not None:
+        _, others, their_test = open_source(test, root, images.resize, progress, "test")
+        share, own_test = 0, others if their_test is None else their_test  # of a data set known by name: its test images
+        warn_of_shared(images, own_test)
     parts = images.split(valid, share, seed)
     if own_test is not None: # all of them, in an order of their own; a stream's own split uses no random numbers
         parts["test"] = own_test.split(0, 0, seed, part=1 if images.random_access else 0)["train"]

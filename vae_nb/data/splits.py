@@ -7,19 +7,22 @@ __all__ = ['Data']
 
 # %% ../../nbs/data/02_splits.ipynb #8f1cdf4a
 import copy
+import warnings
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Literal, SupportsFloat
 
+import numpy as np
 import torch
 
 from ..basics.checks import InputError, InputTypeError, check_count, lookup
 from ..basics.numerics import rng_for, to_unit
-from .binarisation import dynamic_binarisation, static_binarisation
+from .binarisation import binarise_by_identity, dynamic_binarisation, static_binarisation
 
 # %% ../../nbs/data/02_splits.ipynb #88460b82
 Split = Literal["train", "valid", "test"]
@@ -60,6 +63,69 @@ def split_indices(n: int,                       # images in the source
     order = torch.from_numpy(rng_for("split", seed, part).permutation(n))
     return dict(zip(counts, order.split(list(counts.values()))))
 
+# %% ../../nbs/data/02_splits.ipynb #02c0de02
+def identities_of(contents: Iterable[bytes | np.ndarray], # of each image: the bytes of its file, or its pixels
+                  ) -> np.ndarray:                        # (N,) uint64
+    "A number for each image that follows from its content alone; copies have the same."
+    hashes = (blake2b(content, digest_size=8).digest() for content in contents)
+    return np.array([int.from_bytes(h, "little") for h in hashes], np.uint64)
+
+
+def random_numbers(identities: np.ndarray, # (N,) uint64
+                   seed: int,              # of the splits
+                   part: int = 0,          # 1: of a source of test images
+                   ) -> np.ndarray:        # (3, N) uint64: for the test, for validation, for the order
+    "Numbers as good as random that follow from seed and content: u·2⁶⁴ of the formula."
+    key = f"split {check_count('seed', seed, 0)} {part}"
+    hashes = (blake2b(f"{key} {i}".encode(), digest_size=24).digest() for i in identities.tolist())
+    return np.frombuffer(b"".join(hashes), "<u8").reshape(-1, 3).T
+
+# %% ../../nbs/data/02_splits.ipynb #02c0de04
+def smallest(numbers: np.ndarray,  # (n,) uint64; copies of one image have the same
+             value: SupportsFloat, # a count, or the fraction of the numbers below which an image is taken, at least one
+             room: int,            # no more images than this
+             ) -> np.ndarray:      # (n,) bool
+    "Which images have the smallest numbers; copies are taken together where that is possible."
+    groups, sizes = np.unique(numbers, return_counts=True)  # rising
+    fraction = not isinstance(value, Integral)
+    below = int(np.searchsorted(groups, np.uint64(float(value) * 2 ** 64))) if fraction else len(groups)
+    left, taken = room if fraction else min(int(value), room), np.zeros(len(groups), bool)
+    for i, size in enumerate(sizes):
+        if not left or i >= below and taken.any(): break
+        if size <= left: taken[i], left = True, left - size
+    chosen = np.isin(numbers, groups[taken])
+    if left and (not fraction or not taken.any()):
+        torn = np.flatnonzero(numbers == groups[~taken][0])[:1 if fraction else left]
+        warnings.warn(f"{len(torn)} of the held-out images have copies in another split: their number, or that of the "
+                      "copies, leaves no other way", stacklevel=2)
+        chosen[torn] = True
+    return chosen
+
+
+def split_by_content(identities: np.ndarray,         # (N,) uint64
+                     valid: SupportsFloat = 0.1,     # for validation: a count, or a fraction
+                     test: SupportsFloat = 0.1,      # for the test: a count, or a fraction
+                     seed: int = 0,                  # of the splits and of the order
+                     part: int = 0,                  # 1: a source of test images has an order of its own
+                     ) -> dict[str, torch.Tensor]:   # split -> positions in the source, in an order as good as random
+    "Share out images among train, valid and test, each by its own content."
+    n, kinds = len(identities), len(np.unique(identities))
+    counts = split_counts(n, valid, test)  # raises for what can't be right
+    if kinds < sum(map(bool, counts.values())):
+        warnings.warn(f"only {kinds} of {n:,} images differ, too few to split by content: split by position", stacklevel=2)
+        return split_indices(n, valid, test, seed, part)
+    for_test, for_valid, order = random_numbers(identities, seed, part)
+    by_count = isinstance(valid, Integral)
+    in_test, in_valid = np.zeros((2, n), bool)
+    others = 1 + (counts["valid"] if by_count else bool(counts["valid"]))  # that must be left
+    if counts["test"]: in_test = smallest(for_test, test, n - others)
+    left = np.flatnonzero(~in_test)
+    share = valid if by_count or isinstance(test, Integral) else float(valid) / (1 - float(test))
+    if counts["valid"]: in_valid[left] = smallest(for_valid[left], share, len(left) - 1)
+    masks = {"test": in_test, "valid": in_valid, "train": ~in_test & ~in_valid}
+    found = {name: np.flatnonzero(mask) for name, mask in masks.items()}
+    return {name: torch.from_numpy(i[order[i].argsort(kind="stable")]) for name, i in found.items()}
+
 # %% ../../nbs/data/02_splits.ipynb #a78d7346
 class ImageSource(ABC):
     "N images (N, C, H, W) of one shape, wherever they are kept; `Data` makes splits and batches of them."
@@ -67,6 +133,7 @@ class ImageSource(ABC):
     random_access = True            # can they be read by number, in any order?
     prefetch: int | None = None     # batches to read ahead; None: as suits the device
     resize: tuple | None = None     # (height, width) to which images are scaled when they are read
+    n_digested = 1024               # images that a digest of the data looks at
     device = torch.device("cpu")    # where the images are
     ndim = 4
 
@@ -79,6 +146,7 @@ class ImageSource(ABC):
         self.index: torch.Tensor | None = None # (n,) positions in the source, where this is a part of one
         self.labels = None if labels is None or not len(labels) else torch.as_tensor(labels).long()
         self.classes = None if classes is None or not len(classes) else tuple(map(str, classes))
+        self.identify: Callable[[], np.ndarray] | None = None # gives the identities of the whole source; None: there are none
 
     @property
     @abstractmethod
@@ -125,6 +193,11 @@ class ImageSource(ABC):
         if dim: raise InputError(f"dim={dim!r}: expected 0, the images")
         return self[index]
 
+    def identities(self) -> np.ndarray | None: # (N,) uint64
+        "What tells each image from all others, wherever it stands: a hash of its content; None: images go by position."
+        if self.identify is None: return None
+        return self.identify() if self.index is None else self.identify()[self.index.numpy()]
+
     def subset(self, positions: torch.Tensor) -> "ImageSource":
         "Only the images at these positions, in this order; nothing is read."
         part = copy.copy(self)
@@ -133,12 +206,20 @@ class ImageSource(ABC):
         return part
 
     def split(self, valid: SupportsFloat, test: SupportsFloat, seed: int, part: int = 0) -> "dict[str, ImageSource]":
-        "A source for each split, see `split_indices`; nothing is read."
-        return {name: self.subset(i) for name, i in split_indices(len(self), valid, test, seed, part).items()}
+        "A source for each split, see `split_by_content` and `split_indices`."
+        identities = self.identities()
+        parts = (split_indices(len(self), valid, test, seed, part) if identities is None else
+                 split_by_content(identities, valid, test, seed, part))
+        return {name: self.subset(i) for name, i in parts.items()}
 
     def order(self, epoch: int, seed: int) -> torch.Tensor: # (N,)
         "The random order of an epoch."
         return torch.from_numpy(rng_for("shuffle", seed, epoch).permutation(len(self)))
+
+    def sample(self) -> torch.Tensor: # (n,)
+        "Positions of the images that stand for all in a digest: evenly spaced."
+        k = min(len(self), self.n_digested)
+        return torch.arange(k) * len(self) // max(k, 1)
 
 # %% ../../nbs/data/02_splits.ipynb #a96f1ded
 class TensorImages(ImageSource):
@@ -166,7 +247,16 @@ class TensorImages(ImageSource):
         return self.images if self.index is None else self.images.index_select(0, self.index)
 
     def binarised(self, seed: int, number: int) -> "TensorImages":
-        return TensorImages(static_binarisation(self.contents(), seed, number), self.labels, self.classes)
+        return TensorImages(binarised_images(self, seed, number), self.labels, self.classes)
+
+
+def binarised_images(source: ImageSource, # whose images are read
+                     seed: int,           # of the random numbers
+                     number: int,         # of the split (`SPLITS`)
+                     ) -> torch.Tensor:   # (N, C, H, W), uint8: 0 or 255
+    "The static binarisation of images that fit in memory, by identity if they have one, else by position."
+    x, identities = torch.as_tensor(source.contents()), source.identities()
+    return static_binarisation(x, seed, number) if identities is None else binarise_by_identity(x, seed, identities)
 
 
 def as_source(images: torch.Tensor | ImageSource, # (N, C, H, W)
@@ -194,6 +284,21 @@ def read_ahead(batches: Generator[torch.Tensor], # read in the background
     finally:
         pool.shutdown(cancel_futures=True)  # waits for the one that is being read
         batches.close()
+
+# %% ../../nbs/data/02_splits.ipynb #02c0de0b
+MAX_DIGESTED_BYTES = 2 ** 26 # in memory: a digest looks at all images of a split, if they are no larger
+
+
+def digest_images(images: torch.Tensor | ImageSource, # (N, C, H, W)
+                  ) -> str | None:                    # None: they are not the same when they are read again
+    "A hash of a split's pixels: of all where they are in memory and small, else of a sample, `ImageSource.sample`."
+    source = as_source(images)
+    small = isinstance(images, torch.Tensor) and images.nbytes <= MAX_DIGESTED_BYTES
+    positions = torch.arange(len(source)) if small else source.sample()
+    if not len(positions): return ""
+    x = next(source.read([positions.to(source.device)])).cpu()
+    if not isinstance(images, torch.Tensor) and not torch.equal(x, next(source.read([positions]))): return None
+    return blake2b(x.contiguous().numpy(), digest_size=16).hexdigest()
 
 # %% ../../nbs/data/02_splits.ipynb #44c980dc
 BINARISED = {"static": "binarised once", "dynamic": "binarised anew each epoch"}
@@ -243,6 +348,20 @@ class Splits:
     def image_shape(self) -> tuple[int, ...]:
         "(C, H, W)"
         return tuple(self.train.shape[1:])
+
+    @property
+    def digest(self) -> dict:
+        "What tells these data from others, as JSON can hold it; see `digest_images`. Kept until the images change."
+        held = [(x, x._version if isinstance(x, torch.Tensor) and not x.is_inference() else 0)
+                for x in (self[split] for split in SPLITS)]
+        kept, content = vars(self).get("_digested", ([], {}))
+        if len(kept) != len(held) or any(a is not b or i != j for (a, i), (b, j) in zip(kept, held)):
+            content = {split: digest_images(x) for split, (x, _) in zip(SPLITS, held)}
+            self._digested = held, content
+        return dict(name=self.name, image_shape=list(self.image_shape), binarize=self.binarize,
+                    dtype=str(self.train.dtype).removeprefix("torch."),
+                    images={split: len(self[split]) for split in SPLITS},
+                    content=content)
 
     def __repr__(self) -> str:
         kind = str(self.train.dtype).removeprefix("torch.") if self.binarize is None else BINARISED[self.binarize]

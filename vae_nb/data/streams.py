@@ -9,11 +9,12 @@ __all__ = ['IndexedImages', 'Stream']
 import copy
 import io
 import mmap
+import random
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from numbers import Real
-from typing import Protocol, SupportsFloat, runtime_checkable
+from typing import Protocol, SupportsFloat, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from PIL import Image
 from torch.utils.data import IterableDataset
 
 from ..basics.checks import InputError, InputTypeError, check_count
-from ..basics.numerics import rng_for
+from ..basics.numerics import rng_for, seed_generators
 from .arrays import as_tensor, check_layout, check_pixels, check_size, resize_images
 from .binarisation import static_binarisation
 from .image_files import convert_picture, picture_tensor, read_image
@@ -63,6 +64,30 @@ def as_image(item: object,                  # a sample of any kind
     x = check_pixels(check_layout(x, where, one=True)[None], where, floats_to_bytes=False)  # (1, C, H, W)
     return (x if resize is None else resize_images(x, resize))[0]
 
+# %% ../../nbs/data/05_streams.ipynb #05d4a502
+Item = TypeVar("Item")
+
+
+@contextmanager
+def seeded_globally(*key: int) -> Iterator[None]: # numbers from 0, for example epoch and number of an image
+    "Inside, the global generators of torch, numpy and random follow from the key; afterwards they are as they were."
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+    seed_generators(seed, torch.device("cpu")), np.random.seed(seed), random.seed(seed)
+    try: yield
+    finally: torch.set_rng_state(states[0]), np.random.set_state(states[1]), random.setstate(states[2])
+
+
+def noticed(read: Callable[[], Item], # reads the first item
+            ) -> tuple[Item, bool]:   # the item; does reading draw from a global generator?
+    "Read an item, and notice whether that moves a global generator; it is put back."
+    def marks() -> tuple:
+        kind, words, *rest = np.random.get_state()
+        return torch.get_rng_state().numpy().tobytes(), words.tobytes(), rest, random.getstate()
+    with seeded_globally(0, 0):
+        before = marks()
+        return read(), marks() != before
+
 # %% ../../nbs/data/05_streams.ipynb #38f8f8ef
 def unreadable(where: str, error: Exception) -> InputError:
     "An error that names the item behind `error`."
@@ -78,12 +103,13 @@ class ItemSource(ImageSource):
                  resize: int | tuple[int, int] | None, # one number for square images, or (height, width)
                  prefetch: int,             # batches to read ahead
                  name: str,                 # for messages
+                 draws: bool = False,       # does reading draw from a global random generator?
                  ):
         super().__init__(size)
         self.key, self.name = key, name
         self.static: tuple[int, int] | None = None # seed and number of the split, if binarised
         self.resize = None if resize is None else check_size(resize)
-        self.prefetch = check_count("prefetch", prefetch, 0)
+        self.draws, self.prefetch = draws, 0 if draws else check_count("prefetch", prefetch, 0)
         self.example = torch.empty_like(self._converted(first, 0, None)) # (C, H, W)
 
     @property
@@ -96,6 +122,10 @@ class ItemSource(ImageSource):
         where = f"{self.name}[{i}]"
         try: return as_image(item, where, self.key, self.resize, channels)
         except Exception as e: raise e if str(e).startswith(where) else unreadable(where, e)  # half a file, say
+
+    def randomness(self, epoch: int, i: int) -> AbstractContextManager:
+        "What item `i` is read in: if it draws random numbers, they are its own."
+        return seeded_globally(epoch, i) if self.draws else nullcontext()
 
     def image(self, item: object, i: int) -> torch.Tensor: # (C, H, W)
         "Item `i` of the data set as an image like the first."
@@ -148,9 +178,10 @@ class IndexedImages(ItemSource):
     `dataset` has `len(dataset)` and `dataset[i]`: a torch or Hugging Face data set, a list of PIL images, or an array
     (N, C, H, W) or (N, H, W) in a file that is mapped into memory. An item is a tensor, array, PIL image or the bytes
     of a file; alone, first in a tuple, or in a dict, and `key` names its place if there are several. All images must
-    have one shape, or `resize` makes it so. `workers` threads decode, and `prefetch` batches are read ahead.
-    `images[i]` gives a tensor, uint8 or float32 in [0, 1]. An InputError names the item that can't be read."""
-    description = "read as needed"
+    have one shape, or `resize` makes it so. `workers` threads decode, and `prefetch` batches are read ahead; neither
+    where reading draws from a global random generator. Splits go by position. `images[i]` gives a tensor, uint8 or
+    float32 in [0, 1]. An InputError names the item that can't be read."""
+    description = "read as needed, by position"
 
     def __init__(self,
                  dataset: Indexable,             # with `len(dataset)` and `dataset[i]`
@@ -164,7 +195,9 @@ class IndexedImages(ItemSource):
         self.array, self.name = mapped(dataset), name
         self.dataset = dataset if self.array is None else self.array
         self.workers = check_count("workers", workers, 0)
-        super().__init__(len(dataset), self._item(0), key, resize, prefetch, name)
+        first, draws = noticed(lambda: self._item(0))
+        super().__init__(len(dataset), first, key, resize, prefetch, name, draws)
+        if self.array is None: self.n_digested = 64  # each has to be decoded
 
     def _item(self, i: int) -> object:
         try: return self.dataset[i]
@@ -172,21 +205,25 @@ class IndexedImages(ItemSource):
 
     def read(self,
              indices: Sequence[torch.Tensor],  # of (b,) positions
-             epoch: int = 0,                   # of no interest here
+             epoch: int = 0,                   # for data sets that draw random numbers
              ) -> Generator[torch.Tensor]:     # (b, C, H, W)
         "One batch after another."
-        with ThreadPoolExecutor(self.workers) if self.workers else nullcontext() as pool:
+        with ThreadPoolExecutor(self.workers) if self.workers and not self.draws else nullcontext() as pool:
             for i in indices:
                 x = torch.empty(len(i), *self.image_shape, dtype=self.example.dtype)
-                self._fill(x, i if self.index is None else self.index[i], map if pool is None else pool.map)
+                numbers = i if self.index is None else self.index[i]
+                self._fill(x, numbers, epoch, map if pool is None else pool.map)
                 yield self._sampled(x, i)
 
-    def _fill(self, x: torch.Tensor, numbers: torch.Tensor, each: Callable):
+    def _read(self, i: int, epoch: int) -> torch.Tensor: # (C, H, W)
+        with self.randomness(epoch, i): return self.image(self._item(i), i)
+
+    def _fill(self, x: torch.Tensor, numbers: torch.Tensor, epoch: int, each: Callable):
         if self.array is not None and self.array.dtype == np.uint8 and self.resize is None:
             order = numbers.argsort()
             x[order] = torch.from_numpy(self.array[numbers[order].numpy()]).view(x.shape)
         else:
-            images = each(lambda i: self.image(self._item(i), i), numbers.tolist())
+            images = each(lambda i: self._read(i, epoch), numbers.tolist())
             for row, image in zip(x, images): row.copy_(image)
 
 # %% ../../nbs/data/05_streams.ipynb #5110617e
@@ -227,8 +264,9 @@ class Stream(ItemSource):
     `dataset` is gone through anew in each epoch: an IterableDataset, Hugging Face in streaming mode, webdataset, any
     iterable, or a function that returns an iterator; items, `key` and `resize` are as for `IndexedImages`. `size` is
     the number of images in an epoch. Images are shuffled locally: each moves by at most `buffer` places, and as many
-    wait in memory at most. `prefetch` batches are read ahead. An InputError says if the stream ends too early, is an
-    iterator that can be gone through only once, or has no length."""
+    wait in memory at most. `prefetch` batches are read ahead. Its first images are held out for test and validation. An
+    InputError says if the stream ends too early, is an iterator that can be gone through only once, or has no
+    length."""
     description = "streamed"
     random_access = False
 
@@ -246,8 +284,8 @@ class Stream(ItemSource):
         if isinstance(dataset, Iterator):
             raise InputError(f"{name} is an iterator ({type(dataset).__name__}), which can be gone through only once; "
                              "expected a dataset, or the function that makes the iterator")
-        _, first = next(stream_items(dataset, size, 0, name))
-        super().__init__(size, first, key, resize, prefetch, name)
+        (_, first), draws = noticed(lambda: next(stream_items(dataset, size, 0, name)))
+        super().__init__(size, first, key, resize, prefetch, name, draws)
         self.held_out = self.example.new_empty(0, *self.image_shape) # the first images, kept for test and validation
 
     def order(self, epoch: int, seed: int) -> torch.Tensor: # (N,)
@@ -261,7 +299,9 @@ class Stream(ItemSource):
                ) -> Generator[tuple[int, torch.Tensor]]: # (position, (C, H, W))
         "The images of an epoch, without those held out."
         skip = len(self.held_out)
-        for i, item in stream_items(self.dataset, skip + len(self), epoch, self.name):
+        items = stream_items(self.dataset, skip + len(self), epoch, self.name)
+        for i in range(skip + len(self)):
+            with self.randomness(epoch if i >= skip else 0, i): _, item = next(items)  # what is held out stays as it is
             if i < skip:
                 if torch.equal(self.image(item, i), self.held_out[i]): continue
                 raise InputError(f"{self.name}[{i}] was held out, but is another image in epoch {epoch + 1}, so that "
@@ -315,6 +355,10 @@ class Stream(ItemSource):
     def index_select(self, dim: int, index: torch.Tensor) -> torch.Tensor:
         "Refused: each batch would read the stream from its beginning."
         raise self._no_number()
+
+    def sample(self) -> torch.Tensor:
+        "The first images."
+        return torch.arange(min(len(self), 16))
 
     def _no_number(self) -> InputTypeError:
         return InputTypeError(f"{self.name} is streamed and can't be read by number; "

@@ -265,7 +265,8 @@ def prepare_images(model: VAE,                # for its image shape and device
     return model.prepare(x)
 
 # %% ../../nbs/models/01_vae.ipynb #4bbed445
-def _canonical(config: dict) -> bytes: return json.dumps(config, sort_keys=True).encode()
+def _config_digest(folder: Path) -> str: # of all that config.json says, whatever ends its lines
+    return digest((folder / "config.json").read_text(encoding="utf-8").encode())
 
 
 def write_model(model: VAE,   # made by `create_vae`
@@ -278,7 +279,7 @@ def write_model(model: VAE,   # made by `create_vae`
     text = {"format": FORMAT, "vae_nb": __version__, "create_vae": model.config}
     replace_file(folder / "config.json",
                  lambda path: path.write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8"))
-    save_tensors(folder / "model.safetensors", model.state_dict(), {"config_sha256": digest(_canonical(model.config))})
+    save_tensors(folder / "model.safetensors", model.state_dict(), {"config_sha256": _config_digest(folder)})
 
 # %% ../../nbs/models/01_vae.ipynb #5b2caaf2
 def _read_config(folder: Path) -> dict:
@@ -316,7 +317,7 @@ def read_model(folder: Path,  # what `write_model` wrote
         raise InputError(f"the model in {str(folder)!r} has parts of your own: {own or 'none'}; "
                          f"given to load were: {sorted(modules) or 'none'}")
     weights, metadata = load_tensors(folder / "model.safetensors")
-    if metadata.get("config_sha256") != digest(_canonical(config)):
+    if metadata.get("config_sha256") != _config_digest(folder):
         raise InputError(f"config.json and model.safetensors in {str(folder)!r} do not belong together")
     with torch.random.fork_rng(devices=[]): model = create_vae(**{**config, **modules})
     model.to(next((w.dtype for w in weights.values() if w.is_floating_point()), torch.float32))

@@ -8,10 +8,11 @@ __all__ = []
 # %% ../../nbs/training/06_devices.ipynb #1f12ed8d
 import os
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, TypeVar
 
@@ -99,31 +100,76 @@ def ctrl_c_waits() -> Iterator[CtrlC]: # its `pressed` becomes true
     try: yield seen
     finally: signal.signal(signal.SIGINT, before)
 
+
+@contextmanager
+def ctrl_c_comes_after() -> Iterator[None]:
+    "While inside, Ctrl-C is only noticed; it comes when what is inside is done."
+    if threading.current_thread() is not threading.main_thread(): yield; return
+    pressed, before = [], signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
+    try: yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+        if pressed: signal.raise_signal(signal.SIGINT)
+
 # %% ../../nbs/training/06_devices.ipynb #d33b5130
-def make_accelerator(tracker: "str | GeneralTracker | list | None" = None, # name or tracker of accelerate, or several
-                     folder: str | Path = "runs",                          # for the files of trackers
-                     ) -> "Accelerator":
+@contextmanager
+def accelerate_set_aside() -> Iterator[None]:
+    "While inside, accelerate knows nothing of other accelerators in this process; afterwards, nothing of those inside."
+    from accelerate.state import AcceleratorState, GradientState
+    before = {state: vars(state)["_shared_state"] for state in (AcceleratorState, GradientState)}
+    for state in before: state._shared_state = {}
+    try: yield
+    finally:
+        for state, shared in before.items(): state._shared_state = shared
+
+
+@contextmanager
+def own_accelerator(tracker: "str | GeneralTracker | list | None" = None, # name or tracker of accelerate, or several
+                    folder: str | Path = "runs",                          # for the files of trackers
+                    ) -> "Iterator[Accelerator]":
     "accelerate's object for devices and trackers, with none of its own settings for precision and accumulation."
     from accelerate import Accelerator
     from accelerate.utils import GradientAccumulationPlugin
-    try: accelerator = Accelerator(log_with=tracker, project_dir=str(folder), mixed_precision="no",
-                                   gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1))
-    except ValueError as e: raise InputError(f"tracker={tracker!r}: {e}") from None
-    if accelerator.distributed_type in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
-        raise InputError(f"accelerate is set to {accelerator.distributed_type}, which gives each device a part of the "
-                         "model; fit measures and saves whole ones: train a TrainingStep in a loop of your own")
-    if tracker is not None and len(accelerator.log_with) < (len(tracker) if isinstance(tracker, (list, tuple)) else 1):
-        raise InputError(f"tracker={tracker!r}: accelerate knows it, but its package is not installed")
-    return accelerator
+    with accelerate_set_aside():
+        try: accelerator = Accelerator(log_with=tracker, project_dir=str(folder), mixed_precision="no",
+                                       gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1))
+        except ValueError as e: raise InputError(f"tracker={tracker!r}: {e}") from None
+        if accelerator.distributed_type in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+            raise InputError(f"accelerate is set to {accelerator.distributed_type}, which gives each device a part of "
+                             "the model; fit measures and saves whole ones: train a TrainingStep in a loop of your own")
+        several = len(tracker) if isinstance(tracker, (list, tuple)) else 1
+        if tracker is not None and len(accelerator.log_with) < several:
+            raise InputError(f"tracker={tracker!r}: accelerate knows it, but its package is not installed")
+        yield accelerator
+
+# %% ../../nbs/training/06_devices.ipynb #cd61b84d
+ACTIVE: dict[str, Callable] = { # package of a tracker -> the run that goes on in it, or None
+    "wandb": lambda wandb: wandb.run, "mlflow": lambda mlflow: mlflow.active_run(),
+    "comet_ml": lambda comet_ml: comet_ml.get_running_experiment(), "swanlab": lambda swanlab: swanlab.get_run(),
+    "trackio": lambda trackio: trackio.context_vars.current_run.get()}
+
+
+def _is_active(package: str) -> bool:
+    try: return package in sys.modules and ACTIVE[package](sys.modules[package]) is not None
+    except AttributeError: return False  # another version of the package
 
 
 @contextmanager
 def tracked(accelerator: "Accelerator", # with trackers or without
-            settings: dict,             # of the training; trackers note those that are numbers or text
+            settings: dict,             # of the training
             ) -> Iterator[None]:
-    "While inside, the accelerator's trackers can log."
-    noted = {name: value for name, value in settings.items() if isinstance(value, (int, float, str))}
-    if accelerator.log_with: accelerator.init_trackers("vae_nb", config=noted)
+    "While inside, the accelerator's trackers can log; those that were active before are not ended."
+    yours = {package for package in ACTIVE if _is_active(package)}
+    noted = {name: value if isinstance(value, (int, float, str)) else str(value) for name, value in settings.items()}
+    def end():
+        for tracker in accelerator.trackers:
+            if tracker.name not in yours: tracker.finish()
+    try:
+        if accelerator.log_with: accelerator.init_trackers("vae_nb", config=noted)
+    except Exception as e:
+        with suppress(Exception): end()
+        names = [str(getattr(tracker, "name", tracker)) for tracker in accelerator.log_with]
+        raise InputError(f"tracker={', '.join(names)!r} can't start: {type(e).__name__}: {e}") from e
     try: yield
-    finally:
-        for tracker in accelerator.trackers: tracker.finish()
+    finally: end()

@@ -10,9 +10,10 @@ import inspect
 import math
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NoReturn
 
@@ -30,13 +31,13 @@ from ..distributions.beta_nll import beta_score, check_beta
 from ..models.vae import VAE, evaluating
 from .acceleration import (PRECISIONS, CompileMode, Precision, Step, accelerated, compile_mode,
                                           network_dtype)
-from .devices import (CtrlC, any_process, ctrl_c_waits, main_first, make_accelerator, only_main_warns,
-                                     own_share, processes, sum_over_processes, tracked)
+from .devices import (CtrlC, Share, any_process, ctrl_c_waits, main_first, only_main_warns,
+                                     own_accelerator, own_share, processes, sum_over_processes, tracked)
 from .gradient_estimators import elbo_stl, iwae_dreg, iwae_stl
 from .objectives import REPORTED, elbo, elbo_parts, iwae, measure, metrics_of
 from .optimisers import INITS, Init, OptimizerChoice, make_optimizer
 from .regularisers import KL_WEIGHTS, KLWeight, check_weight, dip_vae, free_bits, info_vae, tc_vae
-from .runs import History, Run
+from .runs import History, Run, code_of, versions
 
 if TYPE_CHECKING: from tqdm import tqdm
 
@@ -68,6 +69,7 @@ def fit(model: VAE,            # trained in place
         accumulate: int = 1,   # an optimizer step takes so many times `batch_size` images, in so many pieces
         out: str | Path | None = None,  # folder for the best model, the last checkpoint and the history
         resume: bool = False,  # go on from the checkpoint in `out`, if there is one
+        overwrite: bool = False, # replace the run in `out`, if there is one, as soon as this one has a complete epoch
         tracker: "str | GeneralTracker | list | None" = None, # "tensorboard" or another name or tracker of accelerate
         seed: int = 0,         # of data order and noise
         progress: Progress = True, # show a bar, or "lines": a line for each epoch, as where there is no terminal
@@ -82,39 +84,39 @@ def fit(model: VAE,            # trained in place
         kl = kl_schedule(kl_weight)  # a number, or a function of t, the share of the training that is done
         maximised = make_objective(objective, kl, beta_nll, len(data.train))
         score = None if beta_nll is None else beta_score(beta_nll, model.decoder.head, kl)
-        step = TrainingStep(model, maximised, score, k)
         s = checked_settings(given, data)  # what can't work is refused here, before anything is computed
-        accelerator, share = make_accelerator(tracker, out or "runs"), own_share()
+        step = checked_step(TrainingStep(model, maximised, score, k), s, data)
+        accelerator, share = stack.enter_context(own_accelerator(tracker, out or "runs")), own_share()
         device, step.dtype = accelerator.device, network_dtype(precision, accelerator.device)
         total = s["batch_size"] * s["accumulate"]  # images in a step, on each device
         data, parallel_step = data.on(device), accelerator.prepare(step)  # with several devices: gradients are averaged
         opt = make_optimizer(optimizer, model, s["lr"])
-        run = Run(model, opt, s, out, patience)
-        run.open(resume)
+        run = stack.enter_context(Run(model, opt, s, out, patience).opened(resume, overwrite))
         if not run.epoch: INITS[init](model, data.train)
+        start = mean_elbo(run, data)
 
         def add_gradient(x, pixel_stats=False, n_images=None, **weights): # n_images: of the batch, if x is a part of it
             value, sums = parallel_step(x, pixel_stats=pixel_stats, **weights) # batch -> terms -> sum of the objective
             value.backward(torch.full_like(value, -1 / (n_images or len(x))))  # the loss is its negative mean
             return value.detach(), sums  # nothing may hold autograd's graph while a CUDA graph is captured
 
-        steps, whole = data.steps("train", total, **share), s["accumulate"] == share["world"] == 1
+        steps, whole = epoch_steps(data, total, share), s["accumulate"] == share["world"] == 1
         backward = stack.enter_context(accelerated(add_gradient, step, s["batch_size"], precision, compile,
                                                    checkpoint_activations, whole))
-        stack.enter_context(tracked(accelerator, s))
+        stack.enter_context(tracked(accelerator, hyper_parameters(given, s, data)))
         bar = stack.enter_context(progress_bar(s["epochs"] * steps, run.epoch * steps, progress))
         ctrl_c = stack.enter_context(ctrl_c_waits())
         stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
         try:
             while not run.done:
                 bar.set_description(f"epoch {run.epoch + 1}/{s['epochs']}")
-                model.train(); seed_epoch(s["seed"], run.epoch, share["rank"], device)
-                sums, weights, batches = Sums(), {}, data.batches("train", total, run.epoch, s["seed"], device, **share)
+                train_mode(model); seed_epoch(s["seed"], run.epoch, share["rank"], device)
+                sums, weights, batches = Sums(), {}, epoch_batches(data, total, run.epoch, s["seed"], device, share)
                 for i, x in enumerate(batches, run.epoch * steps):
                     t, pixel_stats = i / (s["epochs"] * steps), i % steps % 20 == 0
                     if callable(kl): weights = {"kl_weight": kl(t)}
-                    for group in opt.param_groups: group["lr"] = s["lr"] * SCHEDULES[schedule](t)
-                    pieces = x.tensor_split(min(s["accumulate"], len(x)))
+                    set_rates(opt, SCHEDULES[schedule](t))
+                    pieces = x.tensor_split(n_pieces(len(x), s))
                     n_images = {} if len(pieces) == 1 else {"n_images": len(x)}
                     for piece in pieces:  # devices exchange gradients once, after the last
                         with nullcontext() if piece is pieces[-1] else accelerator.no_sync(parallel_step):
@@ -124,7 +126,7 @@ def fit(model: VAE,            # trained in place
                     if grad_clip: accelerator.clip_grad_norm_(model.parameters(), s["grad_clip"])
                     opt.step(); opt.zero_grad()
                     advance(bar, sums if pixel_stats else None)
-                row = {"epoch": run.epoch + 1, "step": (run.epoch + 1) * steps, "lr": opt.param_groups[0]["lr"],
+                row = {"epoch": run.epoch + 1, "step": (run.epoch + 1) * steps, "lr": largest_rate(opt),
                        **weights, **named("train", sums.means(sum_over_processes))}
                 row |= validate(run, data, device, row["step"])
                 run.complete(row)  # history, best weights, checkpoint
@@ -132,7 +134,7 @@ def fit(model: VAE,            # trained in place
                 print_epoch(row, s["epochs"], progress)
         except KeyboardInterrupt: run.stop_early(bar.write)
     run.finish()
-    if run.epoch and accelerator.is_main_process: warn_of_collapse(model, data)
+    if run.epoch and accelerator.is_main_process: warn_of_failure(run, data, start)
     return run.history
 
 # %% ../../nbs/training/08_fit.ipynb #db57d46f
@@ -253,6 +255,17 @@ def kl_weight_name(kl_weight: KLWeight) -> float | str:
     return f"{function_name(weight)}: {', '.join(f'{float(weight(t / 10)):.6g}' for t in range(11))}"
 
 
+def set_rates(optimizer: torch.optim.Optimizer,
+              share: float, # of the schedule, from 0 to 1
+              ) -> None:
+    "Each group of parameters gets its own learning rate, the one that it began with, times the share."
+    for group in optimizer.param_groups: group["lr"] = group.setdefault("initial_lr", group["lr"]) * share
+
+
+def largest_rate(optimizer: torch.optim.Optimizer) -> float: # of its groups, for the history
+    return max(float(group["lr"]) for group in optimizer.param_groups)
+
+
 SCHEDULES: dict[str, Callable[[float], float]] = { # of the learning rate, as functions of t
     "cosine": lambda t: 0.5 * (1 + math.cos(math.pi * t)), "constant": lambda t: 1.0}
 
@@ -274,9 +287,23 @@ def checked_settings(given: dict, # the arguments of `fit`
     compile_mode(given["compile"])
     shown_progress(given["progress"])
     check_run(given, s, data)
+    s["code"] = {name: code_of(s[name]) for name in ("objective", "optimizer")}
+    s["data"] = data.name if given["out"] is None else data.digest
     s |= {name: function_name(s[name]) for name in ("objective", "optimizer")}
     s |= dict(kl_weight=kl_weight_name(s["kl_weight"]), images=len(data.train), devices=processes().num_processes)
     return s | {f"{name} of the model": value for name, value in (given["model"].config or {}).items()}
+
+# %% ../../nbs/training/08_fit.ipynb #b3231d62
+def hyper_parameters(given: dict, # the arguments of `fit`
+                     s: dict,     # what `checked_settings` gave
+                     data: Data,  # loaded
+                     ) -> dict:   # under plain names
+    "What trackers note: all settings of training and model, the name of the data, and versions."
+    def plain(name):
+        return "model_" + name.removesuffix(" of the model") if name.endswith(" of the model") else name.replace(" ", "_")
+    others = {name: given[name] for name in ("patience", "compile", "checkpoint_activations")}
+    return {plain(name): value for name, value in s.items()} | others | {"data": data.name} | {
+        f"version_{name}": version for name, version in versions().items()}
 
 # %% ../../nbs/training/08_fit.ipynb #4a7ac896
 def check_run(given: dict, # the arguments of `fit`
@@ -287,6 +314,7 @@ def check_run(given: dict, # the arguments of `fit`
     model, patience, out, world = given["model"], given["patience"], given["out"], processes().num_processes
     if patience is not None: check_count("patience", patience)
     if given["resume"] and out is None: raise InputError("resume=True needs out, the folder of the run to go on with")
+    if given["overwrite"] and out is None: raise InputError("overwrite=True needs out, the folder of the run to replace")
     if out is not None and (not isinstance(out, (str, Path)) or not str(out)):
         raise InputTypeError(f"out={out!r}: expected a folder")
     if out is not None and model.config is None:
@@ -301,6 +329,25 @@ def check_run(given: dict, # the arguments of `fit`
     if patience is not None and not len(data.valid):
         raise InputError(f"patience={patience!r} needs validation images; data has none")
     model.decoder.head.check_data(next(data.batches("train", min(256, len(data.train)), shuffle=False)))
+
+# %% ../../nbs/training/08_fit.ipynb #4a7ac898
+def checked_step(step: TrainingStep,
+                 s: dict,    # what `checked_settings` gave
+                 data: Data, # loaded
+                 ) -> TrainingStep:
+    "The same step; an error if it must work with single images and can't."
+    if s["batch_size"] > 1: return step
+    model, before = step.model, [(buffer, buffer.clone()) for buffer in step.model.buffers()]
+    training, device = model.training, next(model.parameters()).device
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            train_mode(model)
+            step(next(data.batches("train", 1, shuffle=False)))
+    except ValueError as e: raise InputError(f"batch_size=1 does not work with this model or objective: {e}") from None
+    finally:
+        model.train(training)
+        for buffer, value in before: buffer.detach().copy_(value)
+    return step
 
 # %% ../../nbs/training/08_fit.ipynb #d3790549
 def seed_epoch(seed: int, epoch: int, rank: int, device: torch.device) -> None:
@@ -321,6 +368,38 @@ def validate(run: Run, data: Data, device: torch.device,
     found = measure(run.model, batches, seed=seed, reduce=sum_over_processes)
     if not math.isfinite(found["elbo"]): stop(run, step, "the ELBO of the validation images")
     return named("valid", found)
+
+# %% ../../nbs/training/08_fit.ipynb #d3790550
+def epoch_steps(data: Data,
+                total: int,   # images in a step, on each device
+                share: Share, # of this device
+                ) -> int:
+    "How many batches `epoch_batches` gives."
+    sizes = [len(i) for i in data.batch_indices("train", total, **share)]
+    return len(sizes) - (len(sizes) > 1 and sizes[-1] == 1 < total)
+
+
+def epoch_batches(data: Data, total: int, epoch: int, seed: int, device: torch.device, share: Share,
+                  ) -> Iterator[torch.Tensor]: # (B, C, H, W)
+    "The training batches of an epoch; a last one of a single image goes with the one before."
+    batches = iter(data.batches("train", total, epoch, seed, device, **share))
+    yield from islice(batches, epoch_steps(data, total, share) - 1)
+    *before, last = batches
+    yield torch.cat([*before, last]) if before else last
+
+
+def n_pieces(n: int,  # images in a batch
+             s: dict, # what `checked_settings` gave
+             ) -> int:
+    "Into how many pieces `accumulate` cuts a batch: none is of a single image, unless batch_size is one."
+    return min(s["accumulate"], max(1, n // min(2, s["batch_size"])))
+
+
+def train_mode(model: nn.Module) -> None:
+    "Training mode, but for parts whose parameters are all frozen."
+    model.train()
+    for part in model.modules():
+        if (own := list(part.parameters())) and not any(p.requires_grad for p in own): part.eval()
 
 # %% ../../nbs/training/08_fit.ipynb #efc220d1
 def shown_progress(progress: Progress, # as `fit` takes it
@@ -416,4 +495,24 @@ def warn_of_collapse(model: VAE, # trained
     warnings.warn(f"posterior collapse: {inactive} of {len(kl)} latents have a KL below {INACTIVE_KL} nats, together "
                   f"{kl.sum():.2g}, so the decoder makes nearly the same of every image. Try a lower kl_weight, or "
                   "less noise in the likelihood (a smaller or a learned sigma), or a smaller lr; or train for longer.",
-                  stacklevel=3)
+                  stacklevel=4)
+
+# %% ../../nbs/training/08_fit.ipynb #5a11e7d1
+def mean_elbo(run: Run, data: Data) -> float: # nats per image
+    "The true ELBO of some 256 images."
+    size, split = run.settings["batch_size"], "valid" if len(data.valid) else "train"
+    with evaluating(run.model):
+        return torch.cat([elbo(run.model(x)) for x in islice(data.batches(split, size, shuffle=False), -(-256 // size))]
+                         ).mean().item()
+
+
+def warn_of_failure(run: Run,     # that has ended
+                    data: Data,   # it was trained on
+                    start: float, # nats, what `mean_elbo` gave before
+                    ) -> None:
+    "Warn of collapse and of divergence."
+    warn_of_collapse(run.model, data)
+    end = mean_elbo(run, data)
+    if end > -1e8 and end > start - 5 * math.prod(run.model.image_shape): return
+    warnings.warn(f"divergence: the ELBO is {end:.3g} nats an image, and was {start:.3g} before the training. "
+                  "Try a smaller lr, or grad_clip; with a learned sigma, a larger sigma_floor.", stacklevel=3)

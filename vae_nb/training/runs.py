@@ -6,23 +6,31 @@
 __all__ = ['History']
 
 # %% ../../nbs/training/07_runs.ipynb #feab087b
+import dis
 import json
+import os
 import platform
+import shutil
+import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
+from functools import partial
 from itertools import count, takewhile
 from pathlib import Path
+from types import CodeType, FunctionType, MethodType, ModuleType
 
 import pandas
 import torch
 
 from .. import __version__
 from ..basics.checks import InputError
-from ..data.splits import Data
+from ..data.splits import SPLITS, Data
 from ..data.loading import load_data
-from ..models.tensor_files import load_tensors, load_weights, replace_file, save_tensors
+from ..models.tensor_files import digest, load_tensors, load_weights, replace_file, save_tensors
 from ..models.vae import VAE
-from .devices import on_main, processes
+from .devices import ctrl_c_comes_after, on_main, processes
 
 # %% ../../nbs/training/07_runs.ipynb #6674c51d
 def versions() -> dict[str, str]: # name to version
@@ -32,6 +40,8 @@ def versions() -> dict[str, str]: # name to version
 # %% ../../nbs/training/07_runs.ipynb #7ff25005
 class History(list[dict[str, float]]):
     "One dict per epoch; shown as a table."
+    best = "" # a hash of the weights of its best epoch, where they are kept
+
     def table(self) -> pandas.DataFrame: # one row per epoch
         "The history as a pandas table."
         return pandas.DataFrame(list(self))
@@ -62,7 +72,106 @@ def is_finished(history: Sequence[Mapping[str, float]], # so far
     "Is the training at its end, or out of patience? Otherwise it was stopped before."
     return len(history) >= epochs or patience is not None and len(history) - best_epoch(history) >= patience
 
+# %% ../../nbs/training/07_runs.ipynb #07da7a02
+def data_differences(started: Mapping, # the `digest` of a run's data
+                     now: Mapping,     # that of other data
+                     splits: Sequence[str] = tuple(SPLITS), # that are compared
+                     ) -> str:         # "" where they are the same, whatever they are called
+    "What differs between two data sets."
+    found = [f"{name} is {now[name]} instead of {started[name]}" for name in ("image_shape", "dtype", "binarize")
+             if now[name] != started[name]]
+    for split in splits:
+        old, new = (one["images"][split] for one in (started, now))
+        pixels = [one["content"][split] for one in (started, now)]
+        if old != new: found.append(f"{split} has {new:,} images instead of {old:,}")
+        elif pixels[0] != pixels[1] and None not in pixels: found.append(f"{split} has as many images, but others")
+    if found and now["name"] != started["name"]: found.insert(0, f"{now['name']!r} instead of {started['name']!r}")
+    return "; ".join(found)
+
+
+def refuse_other_data(started: Mapping, now: Mapping, folder: str | Path) -> None:
+    "A run goes on with the images that it was started with; its test images play no part in training."
+    if not (what := data_differences(started, now, ("train", "valid"))): return
+    raise InputError(f"data: the run in {str(folder)!r} was started with other images ({what}); resume it with those, or "
+                     "choose another folder")
+
+# %% ../../nbs/training/07_runs.ipynb #07da7a04
+def weights_digest(weights: Mapping[str, torch.Tensor], # by name
+                   ) -> str:
+    "A hash of names, types, shapes and numbers."
+    parts = {f"{name} {t.dtype} {tuple(t.shape)}": t.detach().cpu().reshape(-1) for name, t in sorted(weights.items())}
+    return digest(*(part for name, t in parts.items() for part in (name.encode(), t.view(torch.uint8).numpy().tobytes())))
+
+
+def _globals_of(code: CodeType) -> set[str]:
+    "The names that code, and code within it, reads from its module."
+    names = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    return names.union(*(_globals_of(part) for part in code.co_consts if isinstance(part, CodeType)))
+
+
+def _described(x: object,              # a function, or anything that one holds
+               module: str,            # of the outermost function: those of others are known by their names
+               unknown: set[str],      # is given the classes of what can't be compared
+               above: tuple[int, ...] = (), # what this is a part of, by id
+               ) -> str:
+    if x is None or isinstance(x, (str, bytes, int, float, complex)): return repr(x)
+    if id(x) in above: return "itself"
+    def inner(part: object) -> str: return _described(part, module, unknown, (*above, id(x)))
+    if isinstance(x, (list, tuple)): return f"[{', '.join(map(inner, x))}]"
+    if isinstance(x, (set, frozenset)): return f"{{{', '.join(sorted(map(inner, x)))}}}"
+    if isinstance(x, Mapping): return inner(list(x.items()))
+    if isinstance(x, partial): return inner([x.func, x.args, x.keywords])
+    if isinstance(x, MethodType): return inner([x.__func__, x.__self__])
+    if isinstance(x, CodeType): return inner([x.co_code, x.co_names, x.co_consts])
+    if isinstance(x, torch.Tensor): return weights_digest({"": x})
+    if isinstance(x, FunctionType) and x.__module__ == module:
+        outside = {name: x.__globals__[name] for name in sorted(_globals_of(x.__code__)) if name in x.__globals__}
+        cells = [cell.cell_contents for cell in x.__closure__ or ()]
+        return inner([x.__code__, x.__defaults__, x.__kwdefaults__, cells, outside])
+    if isinstance(x, ModuleType): return x.__name__
+    if hasattr(x, "__qualname__"): return f"{getattr(x, '__module__', '')}.{x.__qualname__}"  # a class, another's function
+    unknown.add(type(x).__qualname__)
+    call = vars(type(x)).get("__call__")
+    return f"{inner(type(x))} {inner(call) if isinstance(call, FunctionType) else ''}"
+
+
+def code_of(function: object # a name, or a function of a user's own
+            ) -> str:        # "" for names and for functions of vae_nb
+    "The version of Python, a hash of what a function does, and the classes of what it holds that can't be compared."
+    inside = function
+    while isinstance(inside, (partial, MethodType)): inside = inside.func if isinstance(inside, partial) else inside.__func__
+    module = str(getattr(inside, "__module__", type(inside).__module__))
+    if isinstance(function, str) or inside is function and module.startswith("vae_nb."): return ""
+    unknown: set[str] = set()
+    text = _described(function, module, unknown)
+    python = ".".join(platform.python_version_tuple()[:2])
+    return " ".join([python, digest(text.encode())[:32], *sorted(unknown)])
+
+
+def refuse_other_code(started: Mapping, # argument of `fit` to `code_of` it
+                      now: Mapping, folder: str | Path) -> None:
+    "A run goes on with the functions that it was started with; what can't be compared is said."
+    for name, was in started.items():
+        (python, code, *unknown), (other, found, *_) = (text.split() or ("", "") for text in (was, now.get(name, "")))
+        where = f"{name}: the run in {str(folder)!r} was started"
+        if python and other and python != other:
+            warnings.warn(f"{where} under Python {python}, so its code can't be compared with that of today", stacklevel=2)
+        elif code != found:
+            raise InputError(f"{where} with a function of the same name that does something else; resume it with that, or "
+                             "choose another folder")
+        elif unknown:
+            warnings.warn(f"{where} with a function that holds {', '.join(unknown)}; whether that is the same can't be "
+                          "compared", stacklevel=2)
+
 # %% ../../nbs/training/07_runs.ipynb #3be14a09
+OWN_RULES = dict(data=refuse_other_data, code=refuse_other_code) # of settings that are compared in another way
+
+
+def train_further(folder: str | Path) -> str: # of a run whose schedule is at its end, for a message
+    return (f"To train its model further: fit(VAE.load({str(folder)!r}), data, epochs=…, out=\"another folder\"); "
+            "the learning rate starts anew there")
+
+
 def check_resume(started: Mapping,        # settings that the run was started with
                  now: Mapping,            # settings that it is to go on with; one that is absent stays as it was
                  folder: str | Path,      # of the run, for the message
@@ -78,9 +187,22 @@ def check_resume(started: Mapping,        # settings that the run was started wi
     same_steps = now.get("schedule") == "constant" and not isinstance(now.get("kl_weight"), str)
     free = {"root", "epochs"} if same_steps else {"root"}
     for name, value in started.items():
+        if name in OWN_RULES and isinstance(value, dict): OWN_RULES[name](value, now[name], folder); continue
         if name in free or now.get(name, value) == value: continue
+        more = f". {train_further(folder)}" if name == "epochs" else ""
         raise InputError(f"{name}={now[name]!r}: the run in {str(folder)!r} was started with {value!r}; "
-                         "resume it with that, or choose another folder")
+                         f"resume it with that, or choose another folder{more}")
+
+# %% ../../nbs/training/07_runs.ipynb #07da7a06
+def check_best(folder: Path,     # of the run
+               history: "History", # of its checkpoint
+               ) -> None:
+    "Raise unless `model.safetensors` is the best model of this run, where the checkpoint doesn't hold it itself."
+    if not history.best or best_epoch(history) == len(history): return
+    path = folder / "model.safetensors"
+    if weights_digest(load_tensors(path)[0]) == history.best: return
+    raise InputError(f"{path} is not the model of epoch {best_epoch(history)}, the best of the run in {str(folder)!r}; put "
+                     "that back, or start a new run in another folder")
 
 # %% ../../nbs/training/07_runs.ipynb #58bbc820
 def save_checkpoint(path: Path,                       # last.safetensors
@@ -93,7 +215,19 @@ def save_checkpoint(path: Path,                       # last.safetensors
     tensors = {f"model.{name}": t for name, t in model.state_dict().items()}
     for i, slots in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{name}": torch.as_tensor(value) for name, value in slots.items()}
-    save_tensors(path, tensors, {"state": json.dumps({"settings": settings, "history": list(history)})})
+    save_tensors(path, tensors, {"state": json.dumps({"settings": settings, "history": list(history),
+                                                        "best": history.best})})
+
+
+def read_checkpoint(path: Path # last.safetensors
+                    ) -> tuple[dict[str, torch.Tensor], dict]: # tensors by name; settings and history
+    "What `save_checkpoint` wrote, or an error that says what is wrong with the file."
+    tensors, metadata = load_tensors(path)
+    try: state = json.loads(metadata["state"])
+    except (KeyError, ValueError, RecursionError): raise InputError(f"{path} is no checkpoint of fit") from None
+    if missing := [name for name in ("settings", "history") if name not in state]:
+        raise InputError(f"{path} is no checkpoint of fit: {', '.join(missing)} is missing in its state")
+    return tensors, state
 
 
 def load_checkpoint(path: Path,                       # last.safetensors
@@ -102,10 +236,11 @@ def load_checkpoint(path: Path,                       # last.safetensors
                     settings: dict,                   # to go on with
                     ) -> History:                     # so far
     "Put weights and optimizer back, if the settings are those of the checkpoint; else nothing is changed."
-    tensors, metadata = load_tensors(path)
-    if "state" not in metadata: raise InputError(f"{path} is no checkpoint of fit")
-    state = json.loads(metadata["state"])
+    tensors, state = read_checkpoint(path)
     check_resume(state["settings"], settings, path.parent, complete=True)
+    history = History(state["history"])
+    history.best = state.get("best", "")
+    check_best(path.parent, history)
     part = lambda prefix: {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
     load_weights(model, part("model."), path)
     slots: dict[int, dict[str, torch.Tensor]] = {}
@@ -117,7 +252,158 @@ def load_checkpoint(path: Path,                       # last.safetensors
         for name, t in slots.get(i, {}).items():
             if t.shape == p.shape: slots[i][name] = torch.empty_like(p).copy_(t)
     optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
-    return History(state["history"])
+    return history
+
+# %% ../../nbs/training/07_runs.ipynb #5c0ac002
+def process_start(pid: int      # number of a process on this machine
+                  ) -> str | None: # None: there is no such process
+    "When a process was started, as its system tells it."
+    with suppress(OSError):  # Linux: ticks since the machine was started, whatever is done to its clock
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        return None if fields[0] in "ZX" else fields[19]  # Z, X: killed, but still listed
+    import psutil  # accelerate needs it too
+    try: return str(psutil.Process(pid).create_time())
+    except psutil.NoSuchProcess: return None
+
+
+def lock_text() -> str: # host, process, its start, and the thread
+    return json.dumps(dict(host=platform.node(), pid=os.getpid(), started=process_start(os.getpid()),
+                           thread=threading.get_ident()))
+
+
+def lock_owner(text: str       # of a lock
+               ) -> dict | None: # host, pid, started; None: on this host, and gone
+    "Whose lock it is."
+    try: owner = json.loads(text)
+    except ValueError: owner = None
+    if not isinstance(owner, dict) or not isinstance(owner.get("pid"), int) or owner["pid"] < 1:
+        return dict(host="an unknown host", pid="unknown")
+    return None if owner.get("host") == platform.node() and process_start(owner["pid"]) != owner.get("started") else owner
+
+# %% ../../nbs/training/07_runs.ipynb #5c0ac004
+LOCK = ".lock"
+
+
+def _claim(lock: Path, text: str) -> bool:
+    "Make the lock, with its text in it from the first moment; False if there is one."
+    mine = lock.with_name(f"{LOCK}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        mine.write_text(text, encoding="utf-8")
+    except OSError as e: raise InputError(f"folder={str(lock.parent)!r} can't be written: {e.strerror}") from None
+    try: os.link(mine, lock)
+    except FileNotFoundError: return False  # another training has just cleaned up
+    except OSError:  # there is one, or the disk has no links
+        if lock.exists(): return False
+        mine.replace(lock)
+    finally: mine.unlink(missing_ok=True)
+    return True
+
+
+def check_unlocked(out: Path, # folder of a run
+                   ) -> str | None: # text of a lock whose owner is gone; None: there is none
+    "An error that names the process which trains in a folder."
+    lock = out / LOCK
+    try: text = lock.read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, NotADirectoryError): return None
+    if (owner := lock_owner(text)) is None: return text
+    here = "" if owner["host"] == platform.node() else f" If it runs no more, delete {lock}."
+    raise InputError(f"out={str(out)!r} is in use: process {owner['pid']} on {owner['host']} trains there; "
+                     f"wait until it ends, or name another folder.{here}")
+
+
+@contextmanager
+def locked(out: Path # folder of a run, made if it isn't there
+           ) -> Iterator[None]:
+    "Hold a folder for this training alone; an error that names the process which holds it."
+    lock, me = out / LOCK, lock_text()
+    while not _claim(lock, me):
+        if (text := check_unlocked(out)) is None: continue
+        aside = lock.with_name(f"{LOCK}.{os.getpid()}.gone")
+        with suppress(FileNotFoundError):
+            lock.replace(aside)
+            if aside.read_text(encoding="utf-8", errors="replace") != text: aside.replace(lock)  # someone was faster
+            else: aside.unlink()
+    try: yield
+    finally:
+        if lock.exists() and lock.read_text(encoding="utf-8", errors="replace") == me: lock.unlink()
+
+# %% ../../nbs/training/07_runs.ipynb #5c0ac007
+RUN_FILES = "run.json", "config.json", "model.safetensors", "last.safetensors", "history.csv"
+DERIVED = "report.json", "report.html", *(f"figures/{name}.*" for name in ( # what is made from a run, as patterns
+    "pipeline", "prior", "traversal", "neighbourhood", "history", "samples"))
+STAGED, WHOLE = ".new", ".whole"
+
+
+def holds_run(folder: Path) -> bool:
+    "Is there anything to go on from, or to lose?"
+    return any((folder / name).exists() for name in ("config.json", "last.safetensors"))
+
+
+def remove_leftovers(out: Path) -> None: # folder of a run, held by this training
+    "Delete what a killed training has left half-written under hidden names."
+    for name in (*(f".{name}" for name in RUN_FILES), LOCK):
+        for path in out.glob(f"{name}.*"): path.unlink(missing_ok=True)
+    shutil.rmtree(out / STAGED, ignore_errors=True)
+
+
+def publish(out: Path) -> None: # folder of a run, held by this training
+    "Let the run in `.new` take the place of what the folder holds."
+    (out / STAGED).rename(out / WHOLE)
+    finish_publishing(out)
+
+
+def finish_publishing(out: Path) -> None: # folder of a run, held by this training
+    "Do what `publish` has begun, here or in a process that is gone."
+    whole = out / WHOLE
+    new = [name for name in RUN_FILES if (whole / name).exists()]
+    if "model.safetensors" in new:  # it goes first, so nothing has been moved yet
+        for pattern in (*(name for name in RUN_FILES if name not in new), *DERIVED):
+            for path in out.glob(pattern): path.unlink()
+    for name in sorted(new, key="model.safetensors".__ne__): (whole / name).replace(out / name)
+    shutil.rmtree(whole, ignore_errors=True)
+
+# %% ../../nbs/training/07_runs.ipynb #5c0ac009
+RECORD: ContextVar[dict | None] = ContextVar("RECORD", default=None) # what `run.json` is to say; None: there is none
+
+
+def _write_text(path: Path, text: str): replace_file(path, lambda file: file.write_text(text, encoding="utf-8"))
+
+
+def check_free(out: Path, resume: bool, overwrite: bool) -> None:
+    "Refuse a folder that holds a run, unless it is to go on or to be replaced."
+    if resume and overwrite: raise InputError("resume=True and overwrite=True: expected one of them")
+    if holds_run(out) and not (resume or overwrite):
+        raise InputError(f"out={str(out)!r} holds a run already: resume=True goes on with it, overwrite=True replaces "
+                         "it; or name another folder")
+
+
+@contextmanager
+def held_folder(out: Path,       # of a run, made if it isn't there
+                resume: bool,    # go on from its checkpoint, if there is one?
+                overwrite: bool, # replace the run in it, if there is one?
+                ) -> Iterator[bool]: # is there a checkpoint to go on from?
+    "Hold the folder of a run for one training. If that ends before its first files are whole, all is as it was."
+    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        with locked(out):
+            finish_publishing(out)
+            check_free(out, resume, overwrite)
+            remove_leftovers(out)
+            goes_on = resume and (out / "last.safetensors").exists()
+            if resume and not goes_on:
+                warnings.warn(f"there is no checkpoint in {str(out)!r}, so the training begins anew")
+            record, path = RECORD.get(), (out if goes_on else out / STAGED) / "run.json"
+            before = path.read_text(encoding="utf-8") if path.exists() else None
+            if record is not None: _write_text(path, json.dumps(record, indent=2) + "\n")
+            try: yield goes_on
+            except BaseException:
+                if goes_on and record is not None: path.unlink() if before is None else _write_text(path, before)
+                raise
+            finally: finish_publishing(out); remove_leftovers(out)
+    finally:
+        for folder in missing:
+            if folder.is_dir() and not any(folder.iterdir()): folder.rmdir()
 
 # %% ../../nbs/training/07_runs.ipynb #b8ec8036
 class Run:
@@ -132,6 +418,7 @@ class Run:
         self.model, self.optimizer, self.settings, self.patience = model, optimizer, settings, patience
         self.out, self.history = None if out is None else Path(out), History()
         self.best_weights: dict[str, torch.Tensor] | None = None  # kept if there is a patience
+        self.staged = True  # are files written beside what the folder holds, and not yet in its place?
 
     @property
     def epoch(self) -> int: return len(self.history)  # how many are complete
@@ -139,104 +426,139 @@ class Run:
     @property
     def done(self) -> bool: return is_finished(self.history, self.settings["epochs"], self.patience)
 
-    def open(self, resume: bool) -> None: # go on from the checkpoint, if there is one?
-        "Look whether the folder can be written; then go on from its checkpoint, or delete that of an older run."
-        if self.out is None: return
-        path, table = self.out / "last.safetensors", self.out / "history.csv"
-        def prepare():
-            replace_file(path.with_name(".probe"), lambda temporary: None)
-            for old in (path.with_name(".probe"), *(() if resume else (path, table))): old.unlink(missing_ok=True)
-        on_main(prepare)
-        if not resume or not path.exists(): return
-        self.history = load_checkpoint(path, self.model, self.optimizer, self.settings)
-        on_main(lambda: self.history.save(table))
-        if self.patience: self.best_weights = load_tensors(self.out / "model.safetensors")[0]
+    @contextmanager
+    def opened(self, resume: bool = False, # go on from the checkpoint, if there is one?
+               overwrite: bool = False,    # replace the run in the folder, if there is one?
+               ) -> "Iterator[Run]":
+        "Hold the folder; go on from its checkpoint. See `held_folder`."
+        if (out := self.out) is None: yield self; return
+        with ExitStack() as held:
+            goes_on = on_main(lambda: held.enter_context(held_folder(out, resume, overwrite)))
+            if goes_on: self._go_on(out)
+            self.staged = not goes_on
+            yield self
+
+    def _go_on(self, out: Path) -> None:
+        self.history = load_checkpoint(out / "last.safetensors", self.model, self.optimizer, self.settings)
+        on_main(lambda: self.history.save(out / "history.csv"))
+        if best_epoch(self.history) == self.epoch: on_main(lambda: self.model.save(out))  # if it had come no further
+        if self.patience: self.best_weights = load_tensors(out / "model.safetensors")[0]
+        if self.done: warnings.warn(f"the run in {str(out)!r} is finished after {self.epoch} epochs, so nothing is "
+                                    f"trained. {train_further(out)}")
 
     def complete(self, row: dict[str, float]) -> None: # of the history
-        "Add an epoch to the history; keep the weights if it is the best, and write everything to the folder."
-        self.history.append(row)
-        is_best, weights = best_epoch(self.history) == self.epoch, self.model.state_dict()
-        if is_best and self.patience: self.best_weights = {name: t.detach().clone() for name, t in weights.items()}
-        if (out := self.out) is not None: on_main(lambda: self._write(out, is_best))
+        "Write everything to the folder, keep the weights if they are the best, and add the epoch to the history."
+        history, out = History([*self.history, row]), self.out
+        is_best, weights = best_epoch(history) == len(history), self.model.state_dict()
+        history.best = weights_digest(weights) if is_best and out is not None else self.history.best
+        with ctrl_c_comes_after():
+            if out is not None: on_main(lambda: self._write(out, history, is_best))
+            if is_best and self.patience: self.best_weights = {name: t.detach().clone() for name, t in weights.items()}
+            self.history = history
 
-    def _write(self, out: Path, is_best: bool) -> None:
-        if is_best: self.model.save(out)
-        save_checkpoint(out / "last.safetensors", self.model, self.optimizer, self.settings, self.history)
-        self.history.save(out / "history.csv")
+    def _write(self, out: Path, history: History, is_best: bool) -> None:
+        place = out / STAGED if self.staged else out
+        save_checkpoint(place / "last.safetensors", self.model, self.optimizer, self.settings, history)
+        if is_best: self.model.save(place)
+        history.save(place / "history.csv")
+        if self.staged: publish(out)
+        self.staged = False
 
     def stop_early(self, say: Callable[[str], object]) -> None: # prints a line
-        "Say how far the training is; before its first complete epoch, save the model as it is."
+        "Say how far the training is; before its first complete epoch, save the model as it is, if that replaces no run."
         if not processes().is_main_process: return
-        say(f"stopped in epoch {self.epoch + 1}; complete: {self.epoch}")
-        if self.out is not None and not self.epoch: self.model.save(self.out)
+        replaces = self.out is not None and not self.epoch and holds_run(self.out)
+        kept = "; the run that was in the folder before is unchanged" if replaces else ""
+        say(f"stopped in epoch {self.epoch + 1}; complete: {self.epoch}{kept}")
+        if self.out is None or self.epoch or replaces: return
+        with ctrl_c_comes_after():
+            self.model.save(self.out / STAGED)
+            publish(self.out)
 
     def finish(self) -> None:
         "Leave the model in evaluation mode; if there was a patience, with its best weights."
         if self.best_weights is not None: self.model.load_state_dict(self.best_weights)
         self.model.eval()
 
-# %% ../../nbs/training/07_runs.ipynb #04162a1e
-RUN_FILES = "run.json", "config.json", "model.safetensors", "last.safetensors", "history.csv"
-
-
-def holds_run(folder: Path) -> bool:
-    "Is there anything to go on from, or to lose?"
-    return any((folder / name).exists() for name in ("config.json", "last.safetensors"))
-
 # %% ../../nbs/training/07_runs.ipynb #103465a5
+def _record_digest(record: dict) -> str:
+    return digest(json.dumps({name: part for name, part in record.items() if name != "sha256"}, sort_keys=True).encode())
+
+
 def read_record(run: str | Path, # folder
-                ) -> dict:       # what `run_record` wrote; {} if there is nothing
-    "What `run.json` says."
-    path = Path(run) / "run.json"
-    if not path.is_file(): return {}
+                ) -> dict:       # what `run_record` had written; {} if there is nothing
+    "What `run.json` says; of a run that was killed in its first epoch, too."
+    places = (Path(run, part, "run.json") for part in (WHOLE, "", STAGED))
+    path = next((path for path in places if path.is_file()), None)
+    if path is None: return {}
     try: record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as e: raise InputError(f"{path} is damaged: {e}") from None
+    except (ValueError, RecursionError) as e: raise InputError(f"{path} is damaged: {e}") from None
     known = "load_data", "create_vae", "fit"
-    if isinstance(record, dict) and all(isinstance(record.get(name), dict) for name in known): return record
-    raise InputError(f"{path} is no record of a run")
+    if not isinstance(record, dict) or not all(isinstance(record.get(name), dict) for name in known):
+        raise InputError(f"{path} is no record of a run")
+    if record.get("sha256") == _record_digest(record): return record
+    raise InputError(f"{path} was altered: its checksum does not fit its content")
 
 
 @contextmanager
-def run_record(out: Path,                 # folder of the run
-               settings: dict[str, dict], # name of a function (load_data, create_vae, fit) to its options
+def run_record(settings: dict[str, dict], # name of a function (load_data, create_vae, fit) to its options
                name: str,                 # of the command
                ) -> Iterator[None]:
-    "Write `run.json`; if an error ends what is done inside before a model was saved, put things back as they were."
-    path, resumed, missing = out / "run.json", holds_run(out), [f for f in (out, *out.parents) if not f.exists()]
-    before = path.read_text(encoding="utf-8") if path.exists() else None
-    def write(text: str): replace_file(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
-    write(json.dumps({"command": name, "versions": versions(), **settings}, indent=2) + "\n")
+    "While inside, a training keeps `run.json` in its folder."
+    record = {"command": name, "versions": versions(), **settings}
+    before = RECORD.set({**record, "sha256": _record_digest(json.loads(json.dumps(record)))})
     try: yield
-    except BaseException:
-        if resumed and before is not None: write(before)
-        elif resumed or not holds_run(out): path.unlink()
-        for folder in missing:
-            if not any(folder.iterdir()): folder.rmdir()
-        raise
+    finally: RECORD.reset(before)
 
 # %% ../../nbs/training/07_runs.ipynb #c14a8a36
+def is_taken(folder: Path) -> bool:
+    "Does a folder hold a run, or does a training hold it?"
+    try: check_unlocked(folder)
+    except InputError: return True
+    return holds_run(folder)
+
+
 def run_folder(out: str | Path | None, # folder, or None
                source: str | Path,     # of the data, for the name
-               resume: bool,           # go on with the run in it?
+               resume: bool = False,   # go on with the run in it?
+               overwrite: bool = False, # replace the run in it?
                ) -> Path:
     "The folder for a run: `out`, or runs/ and the name of the data, with a number if need be."
-    if out is None:
-        base = Path("runs", Path(source).absolute().name)
-        name = lambda i: base.with_name(f"{base.name}-{i}") if i > 1 else base
-        last = sum(1 for _ in takewhile(holds_run, map(name, count(1))))
-        return name(last if resume else last + 1)
-    out = Path(out).expanduser()
-    if holds_run(out) and not resume:
-        raise InputError(f"out={str(out)!r} holds a run already: --resume goes on with it; or name another folder")
-    return out
+    base = Path("runs", Path(source).absolute().name)
+    name = lambda i: base.with_name(f"{base.name}-{i}") if i > 1 else base
+    last = sum(1 for _ in takewhile(is_taken, map(name, count(1)))) if out is None else 0
+    folder = name((last or 1) if resume or overwrite else last + 1) if out is None else Path(out).expanduser()
+    check_unlocked(folder)
+    if resume and not (folder / "last.safetensors").exists() and not read_record(folder):
+        raise InputError(f"out={str(folder)!r} holds no run that could go on; expected the folder of a run, or no --resume")
+    if holds_run(folder) and not (resume or overwrite):
+        raise InputError(f"out={str(folder)!r} holds a run already: --resume goes on with it, --overwrite replaces it; "
+                         "or name another folder")
+    return folder
 
-
-def remove_leftovers(out: Path,      # folder of a run
-                     *patterns: str, # of further files to delete
-                     ) -> None:
-    "Delete what a killed run has left half-written under hidden names, and files that match the patterns."
-    for pattern in (*(f".{name}.*" for name in RUN_FILES), *patterns):
-        for path in out.glob(pattern): path.unlink()
+# %% ../../nbs/training/07_runs.ipynb #07da7a09
+def check_run_data(data: Data,       # loaded with the options of a run
+                   record: dict,     # of the run, see `read_record`
+                   options: Mapping, # of `load_data`, as far as they were given anew
+                   run: str | Path,  # folder
+                   ) -> Data:        # the same
+    "Compare data with those that a run was trained on: say what has changed, or refuse what can't be meant."
+    started, was = record.get("data"), record["load_data"]
+    changed = [name for name, value in options.items() if was.get(name) != value and name not in ("root", "progress")]
+    if moved := [f"{name}={options[name]!r}" for name in changed if name in ("seed", "valid", "test")]:
+        warnings.warn(f"{', '.join(moved)}: the run in {str(run)!r} was trained with other splits, so images that it was "
+                      f"trained on may be among the {', '.join(name for name in SPLITS if name != 'train')} images", stacklevel=3)
+    if started is None or changed or not (what := data_differences(started, data.digest)): return data
+    name = was["source"]
+    if not Path(name).is_dir():
+        raise InputError(f"the data {name!r} are not those that the run in {str(run)!r} was trained on ({what}); "
+                         f"--data {name} takes them as they are")
+    counts = [f"{part}={was[part]}" for part in ("valid", "test") if isinstance(was.get(part), int) and was[part]]
+    honest = "no other image has moved" if not counts else (
+        f"with {' and '.join(counts)} another image may have moved for each that came or went; with fractions none would")
+    warnings.warn(f"the images in {name!r} have changed since the run in {str(run)!r} was trained: {what}. Splits go by "
+                  f"content, so {honest}", stacklevel=3)
+    return data
 
 # %% ../../nbs/training/07_runs.ipynb #4132f29b
 def resumed_options(out: Path,     # folder of the run
@@ -262,4 +584,4 @@ def run_data(run: str | Path, # folder
     if "source" in options: return load_data(**options)
     record = read_record(run)
     if not record: raise InputError(f"{str(Path(run) / 'run.json')!r} is missing, so the data must be given: --data")
-    return load_data(**{**record["load_data"], **options})
+    return check_run_data(load_data(**{**record["load_data"], **options}), record, options, run)
