@@ -345,7 +345,10 @@ def test_the_command_line(pair, folder):
     for name in ("train", "second", "resume"):
         assert (a[name]["code"] is b[name]["code"] is None
                 and a[name]["out"].count("The model is in runs/mnist-10k") == 1)
-        assert a[name]["err"] == b[name]["out"] == b[name]["err"] == ""
+        assert b[name]["out"] == b[name]["err"] == ""
+        said = a[name]["err"].splitlines()  # an epoch a line, and that a finished run is finished
+        assert ([line.split(":")[0] for line in said] == ["epoch 1/2", "epoch 2/2"] if name != "resume" else
+                len(said) == 1 and "is finished after 2 epochs" in said[0])
     assert sorted(path.name for path in (folder / "runs").iterdir()) == ["mnist-10k", "mnist-10k-2"]
     assert "in runs/mnist-10k-2 (" in a["resume"]["out"]  # the last one
     for name, code in dict(mistake="2", broken="1", evaluate="2").items():
