@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, kl_divergence
 
-from ..basics.checks import InputError, MissingPackageError, check_count, check_finite, check_positive, lookup
+from ..basics.checks import InputError, MissingPackageError, check_count, check_positive, lookup
 from ..basics.figures import Picture
 from ..core import Head, kl_per_dimension
 from ..data.splits import Data, Split
@@ -39,7 +39,7 @@ def first_images(model: VAE,            # for its image shape and device
     images, name = split_for(model, data, split)
     n = len(images[name]) if n is None else check_count("n", n)
     x, labels = next(images.batches(name, n, shuffle=False)), images.labels[name]
-    return check_finite(prepare_images(model, x)), None if labels is None else torch.as_tensor(labels)[:n]
+    return prepare_images(model, x), None if labels is None else torch.as_tensor(labels)[:n]
 
 
 def marginals(q: Distribution,           # batch (…), event (L,)
@@ -256,7 +256,7 @@ def inference_gaps(model: VAE,         # trained
     log_likelihood − elbo_…. Also family (of the model's posterior) and effective_sample_size (a median)."""
     for name, count in dict(k=k, steps=steps, samples=samples).items(): check_count(name, count)
     check_positive("lr", lr)
-    x, L = check_finite(prepare_images(model, x)), model.latent_dim
+    x, L = prepare_images(model, x), model.latent_dim
     model.decoder.head.check_data(x)
     if len(x) < 2: raise InputError("x holds 1 image; expected at least 2, for a standard error")
     piece = max(1, 4_000_000 // x.numel())

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ..basics.checks import InputError, InputTypeError, check_count, check_finite, check_positive, lookup
+from ..basics.checks import InputError, InputTypeError, check_count, check_positive, lookup
 from ..basics.figures import Picture
 from ..basics.numerics import seed_generators
 from .importance import log_likelihood
@@ -128,7 +128,7 @@ def statistics(model: VAE,      # trained
                ) -> dict[str, torch.Tensor]: # name to (B,)
     "Statistics of each image: elbo, reconstruction, kl, entropy in nats; sigma, rmse; complexity in bits."
     check_count("k", k)
-    x, parts = check_finite(prepare_images(model, x)), []
+    x, parts = prepare_images(model, x), []
     with evaluating(model, seed):
         for images in x.split(256):
             terms = model(images, k)
@@ -146,7 +146,7 @@ def likelihood_regret(model: VAE,        # trained
                       ) -> torch.Tensor: # (B,), nats, at least 0
     "What a posterior fitted to each image gains in ELBO over the encoder's (Xiao et al. 2020)."
     check_count("steps", steps); check_count("k", k); check_positive("lr", lr)
-    x, gains = check_finite(prepare_images(model, x)), []
+    x, gains = prepare_images(model, x), []
     with evaluating(model, seed) as device:
         for images in x.split(256):
             head, before = model.encoder.head, raw_posterior(model, images)
@@ -214,7 +214,7 @@ def novelty_scores(models: VAE | Sequence[VAE],   # an ensemble is needed for `w
     Their names: sigma, elbo, log_likelihood, complexity_corrected, regret, typicality, waic. A name that makes no sense
     for the model raises an InputError."""
     ensemble = check_models(models)
-    model, reasons, x = ensemble[0], without_meaning(ensemble, entropy), check_finite(prepare_images(ensemble[0], x))
+    model, reasons, x = ensemble[0], without_meaning(ensemble, entropy), prepare_images(ensemble[0], x)
     names = [names] if isinstance(names, str) else list(names or [name for name in SCORES if name not in reasons])
     for name in names:
         lookup("names", name, dict.fromkeys(SCORES))

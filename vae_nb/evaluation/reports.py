@@ -17,7 +17,7 @@ import pandas
 import torch
 
 from .. import __version__
-from ..basics.checks import InputError, check_count, check_finite
+from ..basics.checks import InputError, check_count
 from ..basics.figures import BLUE, DARK, DOTS_PER_INCH, FAINT, Picture, figure_style, panels, save_figure
 from ..data.splits import Split
 from .metrics import ImageData, split_for
@@ -154,8 +154,6 @@ def report(model: VAE | str | Path,       # a VAE, or the folder of a run
     for name, count in counts.items(): check_count(name, count, int(name != "seed"))
     model, data, record, run = _opened(model, data)
     data, split = split_for(model, data, split)
-    images = data[split]
-    if isinstance(images, torch.Tensor) and images.is_floating_point(): check_finite(images)
     m = ReportInput(model, data, split, run=run, **counts)
     found = dict(name=run.name if run else "report", **describe_measurement(m), training=record.get("fit"), **measure_sections(m))
     found = json.loads(json.dumps(found), parse_constant=lambda _: None)  # NaN, as the error of a single image has it
