@@ -21,7 +21,7 @@ from ..basics.checks import InputError, check_count
 from ..basics.figures import BLUE, DARK, DOTS_PER_INCH, FAINT, Picture, figure_style, panels, save_figure
 from ..data.splits import Split
 from .metrics import ImageData, split_for
-from .report_sections import (CONDITIONS, FIGURES, PIXEL_UNIT, SECTIONS, ReportInput,
+from .report_sections import (CONDITIONS, FIGURES, PIXEL_UNIT, SECTIONS, ReportInput, bound_of,
                                                describe_measurement, draw_sections, flatten_numbers, format_number,
                                                format_with_error, measure_sections, spaced, standard_error_of)
 from ..models.tensor_files import replace_file
@@ -77,14 +77,14 @@ def _html_measured(name: str,
 
 # %% ../../nbs/evaluation/08_reports.ipynb #72330a61
 def _html_cards(found: dict) -> str: # what report.json holds
-    low = ", at least" if found["log_likelihood"].get("unbelievable") else ""
-    shown = [(f"log-likelihood{low}", "log_likelihood", "log_likelihood", METRICS["log_likelihood"].unit),
+    shown = [("log-likelihood", "log_likelihood", "log_likelihood", METRICS["log_likelihood"].unit),
              ("ELBO", "numbers", "elbo", METRICS["elbo"].unit), ("RMSE", "numbers", "rmse", METRICS["rmse"].unit),
              ("active latents", "latents", "active_units", ""),
              ("calibration error, varying pixels", "calibration", "varying.calibration_error", "")]
-    items = [(label, flatten_numbers(found[section]).get(key), unit) for label, section, key, unit in shown]
-    cards = "".join(f"<div><dt>{label}</dt><dd>{format_number(value)} <small>{unit}</small></dd></div>"
-                    for label, value, unit in items if value is not None)
+    items = [(label, key, flatten_numbers(found[section]), unit) for label, section, key, unit in shown]
+    cards = "".join(f"<div><dt>{f'{label}, {bound}' if (bound := bound_of(key, numbers)) else label}</dt>"
+                    f"<dd>{format_number(numbers[key])} <small>{unit}</small></dd></div>"
+                    for label, key, numbers, unit in items if numbers.get(key) is not None)
     return f'<dl class="cards">{cards}</dl>'
 
 # %% ../../nbs/evaluation/08_reports.ipynb #fde0a0e2
@@ -224,7 +224,7 @@ def _row(found: dict) -> dict: # heading to number; a report's row in the table
     for heading, (section, number) in COLUMNS.items():
         numbers = flatten_numbers(found[section])
         row[heading] = numbers.get(number)
-        if heading == "log-likelihood": row |= {"±": standard_error_of(number, numbers), "k": numbers.get("k")}
+        if heading == "log-likelihood": row |= {"±": bound_of(number, numbers) or standard_error_of(number, numbers), "k": numbers.get("k")}
     return row
 
 # %% ../../nbs/evaluation/08_reports.ipynb #9112e17e
