@@ -281,9 +281,10 @@ class DensityOfStates:
         if len(x) < 100: raise InputError(f"x holds {len(x)} images; expected at least 100 to fit a density to")
         states = self.states(x)
         self.density = density_of(states, self.components, self.seed)
-        chosen, part, scores = [self.density[-1].n_components], np.arange(len(states)) % FOLDS, np.empty(len(states))
+        chosen = self.density[-1].get_params()["n_components"]
+        part, scores = np.arange(len(states)) % FOLDS, np.empty(len(states))
         for i in range(FOLDS):
-            others = density_of(states[part != i], chosen, self.seed)
+            others = density_of(states[part != i], [chosen], self.seed)
             scores[part == i] = -others.score_samples(states[part == i])
         self.held_out = torch.from_numpy(scores).sort().values  # (N,)
         return self

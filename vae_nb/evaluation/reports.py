@@ -14,7 +14,6 @@ from importlib.resources import files
 from pathlib import Path
 
 import pandas
-import torch
 
 from .. import __version__
 from ..basics.checks import InputError, check_count
@@ -69,6 +68,7 @@ def _html_measured(name: str,
                   ) -> str:
     title, text, _ = SECTIONS[name]
     body = _html_reason(found["reason"]) if "reason" in found else _numbers_table(name, found)
+    if found.get("note"): body += f"<p>{html.escape(found['note'])}</p>"
     for key, (section, caption, _) in FIGURES.items():
         drawn = figures[key]
         if section != name or drawn == found.get("reason"): continue
