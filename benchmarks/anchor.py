@@ -37,8 +37,9 @@ def measure(model, x, k):
     "Estimates for every image, averaged, and what they cost."
     start, cpu = time.perf_counter(), time.process_time()
     found = v.log_likelihood(model, x, k=k, details=True)
-    poor = (found["effective_sample_size"] < BELIEVABLE).sum().item()
-    return {**average(found), "images_not_believed": poor, "k": k, "seconds": round(time.perf_counter() - start, 1),
+    poor = (~found["believed"]).sum().item()
+    return {**average(found), "images_not_believed": poor, "believable": BELIEVABLE, "k": k,
+            "seconds": round(time.perf_counter() - start, 1),
             "processor_seconds": round(time.process_time() - cpu, 1)}
 
 

@@ -25,7 +25,7 @@ import vae_nb as v
 from made_with import made_with
 from vae_nb.distributions.posteriors import FullCovariance
 from vae_nb.distributions.priors import LearnedMixture
-from vae_nb.evaluation.importance import BELIEVABLE, average
+from vae_nb.evaluation.importance import average
 from vae_nb.networks.decoders import Upsample2x
 from vae_nb.networks.encoders import Network
 
@@ -100,7 +100,7 @@ def best(args, data):
     "Train, and measure the test images."
     model, histories = train(args, data)
     start, found = time.perf_counter(), v.log_likelihood(model, data.test, k=args.k, details=True)
-    poor = (found["effective_sample_size"] < BELIEVABLE).sum().item()
+    poor = (~found["believed"]).sum().item()
     elbo = {f"k=5 {name}": round(value, 3) for name, value in v.evaluate(model, data, k=5).items()}
     return dict(model=dict(latents=LATENTS, channels=(NARROW, WIDE), hidden=HIDDEN, components=COMPONENTS,
                            posterior="full_covariance", parameters=sum(p.numel() for p in model.parameters())),

@@ -20,7 +20,7 @@ import torch
 
 import vae_nb as v
 from made_with import made_with
-from vae_nb.evaluation.importance import BELIEVABLE, average
+from vae_nb.evaluation.importance import average
 from vae_nb.training.devices import processes
 
 HERE = Path(__file__).parent
@@ -61,7 +61,7 @@ def reach(args):
     print(f"{len(history)} epochs in {seconds:.0f} s; train ELBO {history[-1]['train_elbo']:.2f}", flush=True)
     model.to(processes().device)
     start, found = time.perf_counter(), v.log_likelihood(model, data.test, k=args.k, details=True)
-    poor = (found["effective_sample_size"] < BELIEVABLE).sum().item()
+    poor = (~found["believed"]).sum().item()
     elbo = {name: round(value, 3) for name, value in v.evaluate(model, data, k=5).items()}
     return dict(recipe=recipe, seed=args.seed, training_seconds=seconds, training_processor_seconds=processor, k=args.k,
                 test={**average(found), "images": len(data.test), "images_not_believed": poor,

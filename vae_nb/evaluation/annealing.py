@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 
 from ..basics.checks import check_count, lookup
-from .importance import BELIEVABLE, check_events
+from .importance import believed, check_events
 from ..models.inference import RunningWeights, adapted, hmc_step, samples_allowed, with_gradient
 from ..models.vae import VAE, evaluating, prepare_images
 
@@ -38,7 +38,7 @@ class Bridge:
                  start: Start,    # s: the prior, or the encoder's posterior
                  ):
         self.model, self.x, self.prior = model, x, model.prior()
-        self.start = model.encode(x) if start == "posterior" else self.prior.expand(x.shape[:1])
+        self.start = model.encoder(x) if start == "posterior" else self.prior.expand(x.shape[:1])
 
     def __call__(self,
                  z: torch.Tensor, # (m, b, L): m chains for each of b images
@@ -140,7 +140,7 @@ def annealed_importance(model: VAE,               # trained
     found = {name: torch.cat([getattr(r, name) for r in found]).to(x.dtype)
              for name in ("log_likelihood", "standard_error", "effective_sample_size")}
     found["acceptance"] = torch.cat(rates)
-    poor = (~(found["effective_sample_size"] >= min(BELIEVABLE, chains / 4))).sum().item()
+    poor = (~believed(found["effective_sample_size"], chains)).sum().item()
     if poor:
         warnings.warn(f"annealed_importance: {poor} of {len(x)} images hang on a few of {chains} chains, so their "
                       "estimates are too low and their standard errors can't be believed. Take more steps.",

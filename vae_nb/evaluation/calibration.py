@@ -19,7 +19,9 @@ from ..basics.figures import (BLUE, FAINT, Picture, column_titles, draw_grid, fi
                                    save_figure)
 from ..data.splits import Data, Split
 from ..data.loading import as_data
+from .importance import believed
 from .metrics import ImageData, split_for
+from ..models.inference import RunningWeights, log_weights
 from ..models.vae import VAE, evaluating, prepare_images
 
 # %% ../../nbs/evaluation/03_calibration.ipynb #45d4799e
@@ -30,6 +32,13 @@ def _is_discrete(base: Distribution) -> bool: # a distribution of single pixels
     if support is not None: return bool(support.is_discrete)
     raise InputError(f"the likelihood {type(base).__name__} doesn't say what values it gives: calibration needs "
                      "its property `support`, to know a density from a mass")
+
+
+def log_prob_of(model: VAE,     # whose likelihood has pixels with distributions of their own
+                ) -> str:       # "mass" or "density"
+    "What a log-probability of this model's images is the logarithm of."
+    if model.decoder.head.levels is not None: return "mass"
+    with evaluating(model): return "mass" if _is_discrete(_pixels_of(model.prior_predictive(1))) else "density"
 
 
 def _has_cdf(base: Distribution, # of single pixels
@@ -193,12 +202,38 @@ def calibration_images(model: VAE,      # for its image shape
     data, split = split_for(model, data, split)
     x = data[split]
     if x.dtype == torch.uint8: return data, split, 1 / 255
-    if not isinstance(x, torch.Tensor): return data, split, 0.0  # read as needed, and checked then
+    levels = model.decoder.head.levels
+    step = 0.0 if levels is None else 1 / (levels - 1)
+    if not isinstance(x, torch.Tensor): return data, split, step  # read as needed, and checked then
     inside = (x >= 0) & (x <= 1)  # not so for NaN
     if not inside.all():
         raise InputError(f"split={split!r}: {int((~inside).sum())} of {x.numel()} pixels are NaN or outside [0, 1]; "
                          "calibration needs pixels in [0, 1]")
-    return data, split, 0.0
+    return data, split, step
+
+# %% ../../nbs/evaluation/03_calibration.ipynb #30c94288
+GAP_IMAGES, GAP_SAMPLES = 16, 100 # for the inference gap beside the counts
+GAP_MATTERS = 1.05                # from this `encoder_factor` on, the note warns
+
+
+def encoder_error(model: VAE,      # in evaluation mode
+                  x: torch.Tensor, # a few images, (B, C, H, W), floats
+                  pixels: int,     # D, over which the errors are spread
+                  ) -> dict:       # inference_gap (nats), over how many images, …; a note in words
+    "How far the encoder's posterior lies from the true one, and what that does to a comparison of errors with σ."
+    running, total = RunningWeights(len(x), x.device), torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    for log_w in log_weights(model, x, model.encode(x), GAP_SAMPLES, 25):
+        running.add(log_w)
+        total += log_w.double().sum(0)
+    gap = (running.log_likelihood - total / running.k).mean().item()
+    poor = (~believed(running.effective_sample_size, running.k)).sum().item()
+    factor = math.sqrt(1 + 2 * max(gap, 0) / pixels)
+    note = (f"The encoder's posterior is {'at least ' if poor else ''}{max(gap, 0):.2f} nats from the true one (mean of {len(x)} "
+            f"images). That alone can make errors look {factor:.2f} times as large as σ")
+    note += (": σ that seems too small may be the encoder's fault, not the decoder's." if factor > GAP_MATTERS
+             else ", which is little: what is found here is about the decoder.")
+    return dict(inference_gap=gap, inference_gap_images=len(x), inference_gap_unbelievable=poor, encoder_factor=factor,
+                note=note)
 
 # %% ../../nbs/evaluation/03_calibration.ipynb #0249f5ed
 def calibration(model: VAE,              # trained
@@ -209,7 +244,7 @@ def calibration(model: VAE,              # trained
                 bins: int = 20,          # of histogram, curve and reliability diagram
                 batch_size: int = 256,   # images at a time
                 seed: int = 0,           # of z and of the randomised PIT
-                ) -> dict:               # settings, and for "varying" and "background" a dict of numbers, or None
+                ) -> dict:               # settings, the encoder's share; for "varying" and "background" numbers, or None
     """Are the pixels where p(x|z), z ~ q(z|x), says that they are? PIT, coverage, sharpness; for discrete pixels Brier.
 
     An InputError where pixels have no rank: a likelihood without `cdf`, grey pixels for a Bernoulli, pixels outside
@@ -222,8 +257,10 @@ def calibration(model: VAE,              # trained
             x = prepare_images(model, x)
             tally.add(model.decode(model.encode(x).sample((1,))), x)
         discrete = _is_discrete(_pixels_of(model.prior_predictive(1)))
+        few = prepare_images(model, next(data.batches(split, GAP_IMAGES, shuffle=False)))
+        encoder = encoder_error(model, few, int(varying.sum()) or varying.numel())
     return dict(split=split, images=len(data[split]), seed=seed, threshold=threshold, bins=bins,
-                pixels="discrete" if discrete else "8-bit" if step else "real", **tally.numbers())
+                pixels="discrete" if discrete else "8-bit" if step else "real", **encoder, **tally.numbers())
 
 # %% ../../nbs/evaluation/03_calibration.ipynb #6b489151
 def _draw_coverage(ax, found):
@@ -305,12 +342,11 @@ def predictive_check(model: VAE,            # trained
     with evaluating(model, seed):
         for x in data.batches(split, check_count("batch_size", batch_size), shuffle=False):
             totals += _predictive_numbers(model, prepare_images(model, x), draws).sum(1).cpu()
-        mass = _is_discrete(_pixels_of(model.prior_predictive(1)))
     log_prob, square, bias, sampled = (totals / len(data[split])).tolist()
     if not math.isfinite(log_prob + square + bias + sampled):
         raise InputError("p(x|z) has NaN or infinite numbers: was the model trained?")
     return dict(split=split, images=len(data[split]), draws=draws, seed=seed, log_prob=log_prob,
-                log_prob_of="mass" if mass else "density", mean_rmse=math.sqrt(square), variance_bias=bias,
+                log_prob_of=log_prob_of(model), mean_rmse=math.sqrt(square), variance_bias=bias,
                 sample_rmse=math.sqrt(sampled))
 
 # %% ../../nbs/evaluation/03_calibration.ipynb #c2666e31

@@ -12,11 +12,11 @@ from typing import Literal, overload
 
 import torch
 
-from ..basics.checks import InputError, InputTypeError, check_batch, check_count, check_finite
+from ..basics.checks import InputError, InputTypeError, check_count, check_finite
 from ..basics.numerics import full_precision, rng_for
 from ..distributions.discretised import dequantise
 from ..models.inference import RunningWeights, log_weights
-from ..models.vae import VAE, evaluating, prepare_images
+from ..models.vae import VAE, check_images_for, evaluating, prepare_images
 
 # %% ../../nbs/evaluation/01_importance.ipynb #6e73f758
 def check_events(model: VAE,      # whose likelihood says which values a pixel can take
@@ -38,7 +38,14 @@ def check_events(model: VAE,      # whose likelihood says which values a pixel c
 # %% ../../nbs/evaluation/01_importance.ipynb #444fb612
 PIECE = 1_600_000 # raw numbers that go through the decoder at a time on a CPU; a GPU takes 32 times as many
 IMAGES = 64 # encoded at a time, more where k is small
-BELIEVABLE = 10 # an effective sample size below this, and below half of k, is warned about
+BELIEVABLE = 100 # an effective sample size below this, and below half of k, carries no standard error
+
+# %% ../../nbs/evaluation/01_importance.ipynb #cd075ad6
+def believed(size: torch.Tensor, # effective sample sizes, (B,)
+             k: int,             # samples of which
+             ) -> torch.Tensor:  # (B,), bool
+    "Can an effective sample size carry an estimate and its standard error?"
+    return size >= min(BELIEVABLE, k / 2)
 
 # %% ../../nbs/evaluation/01_importance.ipynb #c9471527
 def _report(results: list[RunningWeights], k: int, dtype: torch.dtype) -> dict[str, torch.Tensor]:
@@ -47,10 +54,11 @@ def _report(results: list[RunningWeights], k: int, dtype: torch.dtype) -> dict[s
     if found["log_likelihood"].isnan().any():
         raise InputError("log p(x) is not a number for some images: "
                          "the model's weights or its likelihood are not finite")
-    poor = (~(found["effective_sample_size"] >= min(BELIEVABLE, k / 2))).sum().item()
+    found["believed"] = believed(found["effective_sample_size"], k)
+    poor = (~found["believed"]).sum().item()
     if poor:
         warnings.warn(f"log_likelihood: {poor} of {len(found['log_likelihood'])} images have an effective sample size "
-                      f"below {BELIEVABLE} at k={k}, so their estimates are too low and their standard errors can't be "
+                      f"below {min(BELIEVABLE, k / 2):g} at k={k}, so their estimates are too low and their standard errors can't be "
                       "believed. Take a larger k, or a posterior nearer to the truth.", stacklevel=3)
     return found
 
@@ -66,11 +74,11 @@ def log_likelihood(model: VAE, x: torch.Tensor, k: int = ..., *, details: Litera
 def log_likelihood(model: VAE,               # trained
                    x: torch.Tensor,          # images, (B, C, H, W), uint8 or float in [0, 1]
                    k: int = 5000,            # samples of z for each image
-                   details: bool = False,    # also the standard error and the effective sample size of each estimate
+                   details: bool = False,    # also standard error, effective sample size and whether it is enough (bool), of each
                    max_memory: float = 1.0,  # GiB for what is decoded at a time, beside model and images
                    seed: int = 0,            # of the samples
                    progress: bool = False,   # show a bar
-                   ) -> torch.Tensor | dict[str, torch.Tensor]: # (B,), nats; with details a dict of three such tensors
+                   ) -> torch.Tensor | dict[str, torch.Tensor]: # (B,), nats; with details a dict of four tensors (B,)
     """Importance-sampled log p(x) of each image (Burda et al. 2016), in float32 with float64 sums.
 
     Low on average, the less so the larger `k`. Warns of images whose effective sample size is too small to believe the
@@ -78,7 +86,7 @@ def log_likelihood(model: VAE,               # trained
     from tqdm.auto import tqdm
     k, seed = check_count("k", k), check_count("seed", seed, 0)
     x = torch.as_tensor(x)
-    check_batch(x, model.image_shape)
+    check_images_for(model, x)
     prepare_images(model, x[:1] if x.ndim == 4 else x)
     if x.ndim == 3: x = x[None]
     results = []
@@ -98,13 +106,18 @@ def log_likelihood(model: VAE,               # trained
 
 # %% ../../nbs/evaluation/01_importance.ipynb #678c7113
 def average(found: dict[str, torch.Tensor], # what `log_likelihood(..., details=True)` gives
-            ) -> dict[str, float]:          # log_likelihood, estimator_error, spread_error (nats), and two counts
-    "The mean over images, with the standard error that comes from z and the one that comes from the choice of images."
+            ) -> dict[str, float]:          # log_likelihood, estimator_error, spread_error (nats), and counts
+    """The mean over images, with the standard error that comes from z and the one that comes from the choice of images.
+
+    `unbelievable` counts the images whose effective sample size is too small. If there are any, the mean is rather too
+    low, by an amount that the samples don't tell, and the error that comes from z is NaN."""
     values, errors = found["log_likelihood"].double(), found["standard_error"].double()
-    n = len(values)
-    return dict(log_likelihood=values.mean().item(), estimator_error=errors.square().sum().sqrt().item() / n,
+    n, unbelievable = len(values), (~found["believed"]).sum().item()
+    error = math.nan if unbelievable else errors.square().sum().sqrt().item() / n
+    return dict(log_likelihood=values.mean().item(), estimator_error=error,
                 spread_error=values.std().item() / n ** 0.5 if n > 1 else math.nan,
-                lowest_effective_sample_size=found["effective_sample_size"].min().item(), images=n)
+                lowest_effective_sample_size=found["effective_sample_size"].min().item(), images=n,
+                unbelievable=unbelievable)
 
 # %% ../../nbs/evaluation/01_importance.ipynb #90cf6682
 def bits_per_dimension(model: VAE,               # of a discretised likelihood, or trained on dequantised pixels
@@ -116,6 +129,17 @@ def bits_per_dimension(model: VAE,               # of a discretised likelihood, 
                        progress: bool = False,   # show a bar
                        ) -> torch.Tensor:        # (B,), bits for each pixel and channel; an upper bound if dequantised
     "Bits that the model needs for each of the C·H·W numbers of an 8-bit image."
+    x = check_levels(model, x, dequantised)
+    if dequantised: x = dequantise(x, rng_for("noise", seed, 0, 0))
+    nats = log_likelihood(model, x, k, max_memory=max_memory, seed=seed, progress=progress)
+    return 8 * bool(dequantised) - nats / (math.log(2) * math.prod(model.image_shape))
+
+# %% ../../nbs/evaluation/01_importance.ipynb #ee4e4f4f
+def check_levels(model: VAE,       # see `bits_per_dimension`
+                 x: torch.Tensor,  # (B, C, H, W)
+                 dequantised: bool = False,
+                 ) -> torch.Tensor: # the same images
+    "Raise unless the model needs bits for 8-bit images like these."
     head, x = model.decoder.head, torch.as_tensor(x)
     if x.dtype != torch.uint8:
         raise InputTypeError(f"x has dtype {x.dtype}; expected uint8: bits are counted for the 256 levels of a file")
@@ -129,7 +153,5 @@ def bits_per_dimension(model: VAE,               # of a discretised likelihood, 
     if head.levels == 256 and dequantised:
         raise InputError(f"dequantised=True: {type(head).__name__} gives probabilities to the 256 levels themselves; "
                          "expected False")
-    check_batch(x, model.image_shape)
-    if dequantised: x = dequantise(x, rng_for("noise", seed, 0, 0))
-    nats = log_likelihood(model, x, k, max_memory=max_memory, seed=seed, progress=progress)
-    return 8 * bool(dequantised) - nats / (math.log(2) * math.prod(model.image_shape))
+    check_images_for(model, x)
+    return x

@@ -18,7 +18,7 @@ from ..basics.checks import InputError, check_count, lookup
 from ..basics.figures import Picture
 from ..core import pixel_log_prob
 from ..data.splits import Data
-from .calibration import LEVELS, Tally, calibration_images, varying_pixels
+from .calibration import LEVELS, Tally, calibration_images, log_prob_of, varying_pixels
 from ..models.inference import Density, adapted, hmc_step, with_gradient
 from ..models.vae import VAE, evaluating, prepare_images
 
@@ -101,6 +101,16 @@ def posterior_given_visible(model: VAE,             # trained
     mean_rate = torch.stack(rates).mean(0).unflatten(0, (CHAINS, -1)).mean(0)                 # (B,)
     return dict(z=z.flatten(0, 1), acceptance=mean_rate, rhat=_rhat(z))
 
+# %% ../../nbs/evaluation/04_inpainting.ipynb #71026002
+def log_mean_exp(log_p: torch.Tensor, # (S, B), of S draws
+                 ) -> tuple[torch.Tensor, torch.Tensor]: # (B,) each, float64
+    "The logarithm of the mean over the draws, and the jackknife's correction of its bias (Quenouille 1956)."
+    log_p, S = log_p.double(), len(log_p)
+    plain = log_p.logsumexp(0) - math.log(S)
+    rows = torch.arange(S, device=log_p.device)
+    others = torch.stack([log_p[rows != i].logsumexp(0) for i in range(S)]).mean(0) - math.log(S - 1)
+    return plain, (S - 1) * (plain - others)
+
 # %% ../../nbs/evaluation/04_inpainting.ipynb #eeaa0790
 def inpainting_calibration(model: VAE,              # trained
                            data: Data | str | Path | torch.Tensor | np.ndarray, # as for `evaluate`
@@ -110,27 +120,30 @@ def inpainting_calibration(model: VAE,              # trained
                            threshold: float = 0.05, # pixels vary if their standard deviation in training exceeds it
                            levels: Sequence[float] = LEVELS, # of the central intervals, between 0 and 1
                            bins: int = 20,          # of histogram, curve and reliability diagram
-                           batch_size: int = 100,   # images at a time
+                           draws: int = 60,         # of z for each image, an even number
+                           batch_size: int = 50,    # images at a time
                            seed: int = 0,           # of everything random
-                           **options: int,          # of `posterior_given_visible`: draws, burn_in, thin, leapfrog
-                           ) -> dict: # as `calibration`, with log_prob in nats, acceptance, rhat (a median)
+                           **options: int,          # of `posterior_given_visible`: burn_in, thin, leapfrog
+                           ) -> dict: # as `calibration`, with log_prob and its correction in nats, acceptance, rhat (a median)
     "Are hidden pixels where the model, having seen the visible ones, says that they are?"
     data, split, step = calibration_images(model, data, split)
     model.decoder.head.check_data(next(data.batches(split, 256, shuffle=False)))
     mask, varying = inpainting_mask(model.image_shape, hidden), varying_pixels(data, threshold)
     tally = Tally({"varying": varying & mask, "background": ~varying & mask}, step, levels, bins)
-    n, log_prob, acceptance, rhat = min(check_count("limit", limit), len(data[split])), 0.0, [], []
+    n, log_prob, acceptance, rhat = min(check_count("limit", limit), len(data[split])), torch.zeros(2), [], []
     for i, x in enumerate(data[split][:n].split(check_count("batch_size", batch_size))):
         x = prepare_images(model, x)
-        found = posterior_given_visible(model, x, ~mask, seed=seed + i, **options)
+        found = posterior_given_visible(model, x, ~mask, draws, seed=seed + i, **options)
         with evaluating(model, seed + i) as device:
             p = model.decode(found["z"])
             tally.add(p, x)
             joint = torch.where(mask.to(device), pixel_log_prob(p, x), 0.0).double().flatten(2).sum(2)   # (draws, B)
-            log_prob += (joint.logsumexp(0) - math.log(len(joint))).sum().item()
+            log_prob += torch.stack(log_mean_exp(joint)).sum(1).cpu()
         acceptance.append(found["acceptance"]); rhat.append(found["rhat"])
-    return dict(split=split, images=n, hidden=int(mask.sum()), draws=len(joint), seed=seed, threshold=threshold,
-                bins=bins, log_prob=log_prob / n, acceptance=torch.cat(acceptance).mean().item(),
+    plain, correction = (log_prob / n).tolist()
+    return dict(split=split, images=n, hidden=int(mask.sum()), draws=draws, seed=seed, threshold=threshold,
+                bins=bins, log_prob=plain + correction, log_prob_correction=correction, log_prob_of=log_prob_of(model),
+                acceptance=torch.cat(acceptance).mean().item(),
                 rhat=torch.cat(rhat).median().item(), **tally.numbers())
 
 # %% ../../nbs/evaluation/04_inpainting.ipynb #345863a6

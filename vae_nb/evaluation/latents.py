@@ -16,11 +16,12 @@ import torch
 from torch import nn
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, kl_divergence
 
-from ..basics.checks import InputError, MissingPackageError, check_count, check_finite, check_positive, lookup
+from ..basics.checks import InputError, MissingPackageError, check_count, check_positive, lookup
 from ..basics.figures import Picture
 from ..core import Head, kl_per_dimension
 from ..data.splits import Data, Split
 from ..distributions.posteriors import FullCovariance, MeanField
+from .importance import believed
 from .metrics import split_for
 from ..models.inference import RunningWeights, fit_posterior, log_weights, raw_posterior
 from ..models.vae import VAE, evaluating, prepare_images
@@ -39,7 +40,7 @@ def first_images(model: VAE,            # for its image shape and device
     images, name = split_for(model, data, split)
     n = len(images[name]) if n is None else check_count("n", n)
     x, labels = next(images.batches(name, n, shuffle=False)), images.labels[name]
-    return check_finite(prepare_images(model, x)), None if labels is None else torch.as_tensor(labels)[:n]
+    return prepare_images(model, x), None if labels is None else torch.as_tensor(labels)[:n]
 
 
 def marginals(q: Distribution,           # batch (…), event (L,)
@@ -235,7 +236,9 @@ def _gaps(log_w: dict[str, torch.Tensor], family: str) -> dict:
     values = {"log_likelihood": log_px, **{f"elbo_{name}": t for name, t in elbo.items()},
               **{f"{name}_gap": t for name, t in gaps.items()},
               **{f"distance_{name}": log_px - t for name, t in elbo.items()}}
-    found = {"family": family, "effective_sample_size": weights.effective_sample_size.median().item()}
+    size = weights.effective_sample_size
+    found = {"family": family, "effective_sample_size": size.median().item(),
+             "unbelievable": (~believed(size, weights.k)).sum().item()}
     for name, t in values.items():
         found |= {name: t.mean().item(), f"{name}_standard_error": (t.std() / len(t) ** 0.5).item()}
     return found
@@ -253,10 +256,11 @@ def inference_gaps(model: VAE,         # trained
 
     Means over images, each with its `…_standard_error`: log_likelihood; elbo_amortised, elbo_mean_field,
     elbo_full_covariance; inference_gap = approximation_gap + amortisation_gap; covariance_gap; distance_… is
-    log_likelihood − elbo_…. Also family (of the model's posterior) and effective_sample_size (a median)."""
+    log_likelihood − elbo_…. Also family (of the model's posterior), effective_sample_size (a median) and unbelievable:
+    for so many images it is too small, so that log p(x) and the gaps to it are rather too low."""
     for name, count in dict(k=k, steps=steps, samples=samples).items(): check_count(name, count)
     check_positive("lr", lr)
-    x, L = check_finite(prepare_images(model, x)), model.latent_dim
+    x, L = prepare_images(model, x), model.latent_dim
     model.decoder.head.check_data(x)
     if len(x) < 2: raise InputError("x holds 1 image; expected at least 2, for a standard error")
     piece = max(1, 4_000_000 // x.numel())
@@ -294,7 +298,8 @@ def gaps_figure(gaps: dict, # what `inference_gaps` gave; or {label: that} of se
             values, errors = ([found[f"distance_{row}{end}"] for row in rows] for end in ("", "_standard_error"))
             ax.barh(range(len(rows)), values, xerr=[2 * e for e in errors], color=BLUE, ecolor=DARK, height=0.6)
             for i, (value, error) in enumerate(zip(values, errors)):
-                ax.text(value + 2 * error + 0.02 * limit, i, f"{value:.2f}", va="center")
+                low = "≥ " * bool(found.get("unbelievable"))  # log p(x) is a lower bound then
+                ax.text(value + 2 * error + 0.02 * limit, i, f"{low}{value:.2f}", va="center")
             ax.set_yticks(range(len(rows)), [ROWS[row] for row in rows])
             ax.set(xlim=(0, limit), ylim=(len(rows) - 0.5, -0.5))
             ax.spines[["top", "right"]].set_visible(False)

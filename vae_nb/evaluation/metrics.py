@@ -14,7 +14,7 @@ import torch
 from ..basics.checks import InputError, check_count, lookup
 from ..data.splits import SPLITS, Data, Split
 from ..data.loading import TORCHVISION, as_data, load_data
-from ..models.vae import VAE
+from ..models.vae import VAE, check_images_for
 from ..training.objectives import measure
 
 # %% ../../nbs/evaluation/00_metrics.ipynb #379cc70f
@@ -35,6 +35,7 @@ def split_for(model: VAE,      # for its image shape and its likelihood
     if not len(data[split]):
         raise InputError(f"split={split!r} holds no image; the sizes are "
                          f"{({name: len(data[name]) for name in SPLITS})}")
+    if isinstance(images := data[split], torch.Tensor): check_images_for(model, images, f"data.{split}")
     model.decoder.head.check_data(next(data.batches(split, 256, shuffle=False)))
     return data, split
 

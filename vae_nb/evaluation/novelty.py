@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ..basics.checks import InputError, InputTypeError, check_count, check_finite, check_positive, lookup
+from ..basics.checks import InputError, InputTypeError, check_count, check_positive, lookup
 from ..basics.figures import Picture
 from ..basics.numerics import seed_generators
 from .importance import log_likelihood
@@ -128,7 +128,7 @@ def statistics(model: VAE,      # trained
                ) -> dict[str, torch.Tensor]: # name to (B,)
     "Statistics of each image: elbo, reconstruction, kl, entropy in nats; sigma, rmse; complexity in bits."
     check_count("k", k)
-    x, parts = check_finite(prepare_images(model, x)), []
+    x, parts = prepare_images(model, x), []
     with evaluating(model, seed):
         for images in x.split(256):
             terms = model(images, k)
@@ -146,7 +146,7 @@ def likelihood_regret(model: VAE,        # trained
                       ) -> torch.Tensor: # (B,), nats, at least 0
     "What a posterior fitted to each image gains in ELBO over the encoder's (Xiao et al. 2020)."
     check_count("steps", steps); check_count("k", k); check_positive("lr", lr)
-    x, gains = check_finite(prepare_images(model, x)), []
+    x, gains = prepare_images(model, x), []
     with evaluating(model, seed) as device:
         for images in x.split(256):
             head, before = model.encoder.head, raw_posterior(model, images)
@@ -214,7 +214,7 @@ def novelty_scores(models: VAE | Sequence[VAE],   # an ensemble is needed for `w
     Their names: sigma, elbo, log_likelihood, complexity_corrected, regret, typicality, waic. A name that makes no sense
     for the model raises an InputError."""
     ensemble = check_models(models)
-    model, reasons, x = ensemble[0], without_meaning(ensemble, entropy), check_finite(prepare_images(ensemble[0], x))
+    model, reasons, x = ensemble[0], without_meaning(ensemble, entropy), prepare_images(ensemble[0], x)
     names = [names] if isinstance(names, str) else list(names or [name for name in SCORES if name not in reasons])
     for name in names:
         lookup("names", name, dict.fromkeys(SCORES))
@@ -234,6 +234,21 @@ def novelty_scores(models: VAE | Sequence[VAE],   # an ensemble is needed for `w
 
 # %% ../../nbs/evaluation/05_novelty.ipynb #7ae56f95
 STATES = ("reconstruction", "kl", "entropy", "rmse", "sigma", "complexity")
+FOLDS = 10 # parts of the held-out images, each scored by a density that was fitted to the others
+
+
+def density_of(states: np.ndarray,        # (N, S)
+               components: Sequence[int], # numbers of components to choose from, by BIC
+               seed: int,                 # of the mixtures' start
+               ) -> "Pipeline":           # ranks, then the mixture
+    "A Gaussian mixture over the normal quantiles of the ranks of some statistics."
+    from sklearn.mixture import GaussianMixture
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import QuantileTransformer
+    ranks = QuantileTransformer(n_quantiles=min(1000, len(states)), output_distribution="normal").fit(states)
+    normal = ranks.transform(states)
+    mixtures = [GaussianMixture(n, reg_covar=1e-3, random_state=seed).fit(normal) for n in components]
+    return make_pipeline(ranks, min(mixtures, key=lambda mixture: mixture.bic(normal)))
 
 # %% ../../nbs/evaluation/05_novelty.ipynb #cde34ece
 class DensityOfStates:
@@ -250,7 +265,7 @@ class DensityOfStates:
         self.components = [check_count("components", n) for n in components]
         self.names = [name for name in STATES if name != "sigma" or model.decoder.head.heteroscedastic]
         self.density: Pipeline | None = None  # ranks, then the mixture; None until it is fitted
-        self.held_out = torch.empty(0)        # scores of the images that it was fitted to, in order
+        self.held_out = torch.empty(0)        # scores of the held-out images, each of a density fitted without it, in order
 
     def states(self,
                x: torch.Tensor, # (B, C, H, W), uint8 or float in [0, 1]
@@ -263,16 +278,15 @@ class DensityOfStates:
             x: torch.Tensor, # (N, C, H, W), N >= 100: in distribution, but *not* those that the model was trained on
             ) -> "DensityOfStates": # itself
         "Fit the density of states."
-        from sklearn.mixture import GaussianMixture
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import QuantileTransformer
         if len(x) < 100: raise InputError(f"x holds {len(x)} images; expected at least 100 to fit a density to")
         states = self.states(x)
-        ranks = QuantileTransformer(n_quantiles=min(1000, len(x)), output_distribution="normal").fit(states)
-        normal = ranks.transform(states)
-        mixtures = [GaussianMixture(n, reg_covar=1e-3, random_state=self.seed).fit(normal) for n in self.components]
-        self.density = make_pipeline(ranks, min(mixtures, key=lambda mixture: mixture.bic(normal)))
-        self.held_out = torch.from_numpy(-self.density.score_samples(states)).sort().values  # (N,)
+        self.density = density_of(states, self.components, self.seed)
+        chosen = self.density[-1].get_params()["n_components"]
+        part, scores = np.arange(len(states)) % FOLDS, np.empty(len(states))
+        for i in range(FOLDS):
+            others = density_of(states[part != i], [chosen], self.seed)
+            scores[part == i] = -others.score_samples(states[part == i])
+        self.held_out = torch.from_numpy(scores).sort().values  # (N,)
         return self
 
     def score(self,
@@ -285,7 +299,7 @@ class DensityOfStates:
     def p_value(self,
                 x: torch.Tensor,   # (B, C, H, W), uint8 or float in [0, 1]
                 ) -> torch.Tensor: # (B,), above 0 up to 1
-        "The share of the held-out images whose score is at least as high."
+        "The share of the held-out images whose score, by a density fitted without them, is at least as high."
         score = self.score(x)
         at_least = len(self.held_out) - torch.searchsorted(self.held_out, score)
         return (at_least + 1) / (len(self.held_out) + 1)

@@ -7,6 +7,7 @@ __all__ = []
 
 # %% ../../nbs/evaluation/07_report_sections.ipynb #bc69af48
 import hashlib
+import math
 import time
 import warnings
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from ..basics.figures import Picture
 from ..data.splits import Data, Split
 from .calibration import (calibration, calibration_panels, hard_images, hard_images_figure,
                                            predictive_check)
-from .importance import BELIEVABLE, average, bits_per_dimension, log_likelihood
+from .importance import average, check_levels, log_likelihood
 from .latents import draw_kl, embedding_figure, gaps_figure, inference_gaps, latent_numbers
 from .metrics import evaluate
 from ..generation.model_figures import (history_figure, pipeline_figure, prior_figure, traversal_figure,
@@ -80,22 +81,26 @@ def _measure_numbers(m: ReportInput) -> dict:
     return evaluate(m.model, m.data, m.split, m.k, seed=m.seed) | dict(k=m.k, images=len(m.data[m.split]), seed=m.seed)
 
 
-def _measure_log_likelihood(m: ReportInput) -> dict:
+def _likelihoods(m: ReportInput) -> dict[str, torch.Tensor]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="log_likelihood")  # the page says it with numbers
-        found = log_likelihood(m.model, m.x, m.likelihood_k, details=True, seed=m.seed)
-    assert isinstance(found, dict)  # with details=True
+        return log_likelihood(m.model, m.x, m.likelihood_k, details=True, seed=m.seed)
+
+
+def _measure_log_likelihood(m: ReportInput) -> dict:
+    found = _likelihoods(m)
     size = found["effective_sample_size"]
     return average(found) | dict(elbo=evaluate(m.model, m.first, m.split, m.k, seed=m.seed)["elbo"],
-                                 k=m.likelihood_k, seed=m.seed, median_effective_sample_size=size.median().item(),
-                                 unbelievable=(size < min(BELIEVABLE, m.likelihood_k / 2)).sum().item())
+                                 k=m.likelihood_k, seed=m.seed, median_effective_sample_size=size.median().item())
 
 
 def _measure_bits(m: ReportInput) -> dict:
     if m.pixels.dtype != torch.uint8: raise InputError("the images are floats; bits are counted for 8-bit files")
-    bits = bits_per_dimension(m.model, m.pixels, m.likelihood_k, seed=m.seed)
-    return dict(bits_per_dimension=bits.mean().item(), spread_error=(bits.std() / len(bits) ** 0.5).item(),
-                images=len(bits), k=m.likelihood_k, seed=m.seed)
+    check_levels(m.model, m.pixels)
+    found = average(_likelihoods(m))
+    unit = math.log(2) * math.prod(m.model.image_shape)  # nats in one bit for each number of an image
+    return dict(bits_per_dimension=-found["log_likelihood"] / unit, spread_error=found["spread_error"] / unit,
+                unbelievable=found["unbelievable"], images=found["images"], k=m.likelihood_k, seed=m.seed)
 
 
 def _measure_hard_images(m: ReportInput) -> dict:
@@ -180,6 +185,7 @@ SECTIONS: dict[str, Section] = dict(
         unbelievable=Metric("images", "have too small an effective sample size for their estimate to be believed"))),
     bits_per_dimension=Section("Bits per dimension", "For probabilities of 8-bit pixels only.", dict(
         bits_per_dimension=Metric("bits", "for each of the C·H·W numbers of an image"),
+        unbelievable=Metric("images", "have too small an effective sample size: theirs are rather too many"),
         spread_error=Metric("bits", "standard error from the choice of images"))))
 
 # %% ../../nbs/evaluation/07_report_sections.ipynb #8c1aca3e
@@ -219,7 +225,8 @@ SECTIONS |= dict(
         approximation_gap=Metric("nats", "the part of the family: what its best posterior leaves"),
         amortisation_gap=Metric("nats", "the part of the encoder"),
         covariance_gap=Metric("nats", "what a full covariance gains over mean-field"),
-        effective_sample_size=Metric("of k", "effective sample size of log p(x), for the median image"))))
+        effective_sample_size=Metric("of k", "effective sample size of log p(x), for the median image"),
+        unbelievable=Metric("images", "have too small an effective sample size for log p(x) to be believed"))))
 CONDITIONS = "images", "k", "samples", "steps", "draws", "seed", "threshold", "split"  # in a caption, not in rows
 
 # %% ../../nbs/evaluation/07_report_sections.ipynb #dc094e47
@@ -230,8 +237,19 @@ def flatten_numbers(found: dict, prefix: str = "") -> dict: # names with dots to
     return rows
 
 
+BOUNDS = { # number -> what it is where the effective sample size of log p(x) is too small for some images
+    "log_likelihood": "at least", "inference_gap": "at least", "approximation_gap": "at least",
+    "bits_per_dimension": "at most"}
+
+
+def bound_of(name: str, found: dict) -> str:
+    "The words before a number that hangs on an estimate of log p(x) that can't be believed; else none."
+    return BOUNDS.get(name, "") if found.get("unbelievable") else ""
+
+
 def standard_error_of(name: str, found: dict) -> float | None:
-    "The standard error of a number, where the section has one."
+    "The standard error of a number, where the section has one that can be believed."
+    if bound_of(name, found): return None
     if name == "log_likelihood" and "estimator_error" in found: return found["estimator_error"]
     return found.get(f"{name}_standard_error")
 
@@ -245,8 +263,8 @@ def format_number(value: float | int | bool | str | None) -> str:
 
 
 def format_with_error(name: str, found: dict) -> str:
-    error = standard_error_of(name, found)
-    return format_number(found.get(name)) + (f" ± {error:.2g}" if error else "")
+    error, bound = standard_error_of(name, found), bound_of(name, found)
+    return f"{bound} {format_number(found.get(name))}".lstrip() + (f" ± {error:.2g}" if error else "")
 
 
 def spaced(name: str) -> str: return name.replace("_", " ").replace(".", " ")

@@ -14,14 +14,13 @@ from importlib.resources import files
 from pathlib import Path
 
 import pandas
-import torch
 
 from .. import __version__
-from ..basics.checks import InputError, check_count, check_finite
+from ..basics.checks import InputError, check_count
 from ..basics.figures import BLUE, DARK, DOTS_PER_INCH, FAINT, Picture, figure_style, panels, save_figure
 from ..data.splits import Split
 from .metrics import ImageData, split_for
-from .report_sections import (CONDITIONS, FIGURES, PIXEL_UNIT, SECTIONS, ReportInput,
+from .report_sections import (CONDITIONS, FIGURES, PIXEL_UNIT, SECTIONS, ReportInput, bound_of,
                                                describe_measurement, draw_sections, flatten_numbers, format_number,
                                                format_with_error, measure_sections, spaced, standard_error_of)
 from ..models.tensor_files import replace_file
@@ -69,6 +68,7 @@ def _html_measured(name: str,
                   ) -> str:
     title, text, _ = SECTIONS[name]
     body = _html_reason(found["reason"]) if "reason" in found else _numbers_table(name, found)
+    if found.get("note"): body += f"<p>{html.escape(found['note'])}</p>"
     for key, (section, caption, _) in FIGURES.items():
         drawn = figures[key]
         if section != name or drawn == found.get("reason"): continue
@@ -77,14 +77,14 @@ def _html_measured(name: str,
 
 # %% ../../nbs/evaluation/08_reports.ipynb #72330a61
 def _html_cards(found: dict) -> str: # what report.json holds
-    low = ", at least" if found["log_likelihood"].get("unbelievable") else ""
-    shown = [(f"log-likelihood{low}", "log_likelihood", "log_likelihood", METRICS["log_likelihood"].unit),
+    shown = [("log-likelihood", "log_likelihood", "log_likelihood", METRICS["log_likelihood"].unit),
              ("ELBO", "numbers", "elbo", METRICS["elbo"].unit), ("RMSE", "numbers", "rmse", METRICS["rmse"].unit),
              ("active latents", "latents", "active_units", ""),
              ("calibration error, varying pixels", "calibration", "varying.calibration_error", "")]
-    items = [(label, flatten_numbers(found[section]).get(key), unit) for label, section, key, unit in shown]
-    cards = "".join(f"<div><dt>{label}</dt><dd>{format_number(value)} <small>{unit}</small></dd></div>"
-                    for label, value, unit in items if value is not None)
+    items = [(label, key, flatten_numbers(found[section]), unit) for label, section, key, unit in shown]
+    cards = "".join(f"<div><dt>{f'{label}, {bound}' if (bound := bound_of(key, numbers)) else label}</dt>"
+                    f"<dd>{format_number(numbers[key])} <small>{unit}</small></dd></div>"
+                    for label, key, numbers, unit in items if numbers.get(key) is not None)
     return f'<dl class="cards">{cards}</dl>'
 
 # %% ../../nbs/evaluation/08_reports.ipynb #fde0a0e2
@@ -154,8 +154,6 @@ def report(model: VAE | str | Path,       # a VAE, or the folder of a run
     for name, count in counts.items(): check_count(name, count, int(name != "seed"))
     model, data, record, run = _opened(model, data)
     data, split = split_for(model, data, split)
-    images = data[split]
-    if isinstance(images, torch.Tensor) and images.is_floating_point(): check_finite(images)
     m = ReportInput(model, data, split, run=run, **counts)
     found = dict(name=run.name if run else "report", **describe_measurement(m), training=record.get("fit"), **measure_sections(m))
     found = json.loads(json.dumps(found), parse_constant=lambda _: None)  # NaN, as the error of a single image has it
@@ -226,7 +224,7 @@ def _row(found: dict) -> dict: # heading to number; a report's row in the table
     for heading, (section, number) in COLUMNS.items():
         numbers = flatten_numbers(found[section])
         row[heading] = numbers.get(number)
-        if heading == "log-likelihood": row |= {"±": standard_error_of(number, numbers), "k": numbers.get("k")}
+        if heading == "log-likelihood": row |= {"±": bound_of(number, numbers) or standard_error_of(number, numbers), "k": numbers.get("k")}
     return row
 
 # %% ../../nbs/evaluation/08_reports.ipynb #9112e17e

@@ -16,6 +16,7 @@ from torch.distributions import Distribution
 from ..basics.checks import InputError, check_count, check_positive
 from ..basics.figures import Picture, curves, image_grid, pipeline, samples
 from ..core import kl_per_dimension
+from ..data.arrays import check_range
 from ..data.splits import Data, held_out_split
 from ..models.vae import VAE, evaluating, prepare_images
 from ..training.objectives import METRICS
@@ -40,8 +41,7 @@ def pictures_for(model: VAE,               # for its image shape and device
                  ) -> torch.Tensor:        # (B, C, H, W), float in [0, 1], on the model's device
     "Like `prepare_images`, for images that will be drawn: pixels must lie in [0, 1]."
     x = prepare_images(model, x, count, argument)
-    if not ((x >= 0) & (x <= 1)).all():
-        raise InputError(f"{argument} runs from {x.min():g} to {x.max():g}; expected floats in [0, 1], or uint8")
+    check_range(x, argument)
     return x
 
 # %% ../../nbs/generation/00_model_figures.ipynb #e3f476b2

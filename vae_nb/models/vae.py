@@ -22,9 +22,10 @@ from .. import __version__
 from ..basics.checks import InputError, InputTypeError, check_batch, check_count, check_image_shape, lookup
 from ..basics.numerics import full_precision, seed_generators, to_unit
 from ..core import Conditional, Head, Terms
+from ..data.arrays import check_range
 from ..distributions.discretised import DiscretisedLogistic
-from ..distributions.likelihoods import (PIXEL_SIGMA_FLOOR, BernoulliLikelihood, HomoscedasticGaussian,
-                                              ImagewiseGaussian, PixelwiseGaussian)
+from ..distributions.likelihoods import (PIXEL_SIGMA_FLOOR, BernoulliLikelihood, GaussianLikelihood,
+                                              HomoscedasticGaussian, ImagewiseGaussian, PixelwiseGaussian)
 from ..distributions.posteriors import FullCovariance, MeanField
 from ..distributions.priors import GaussianPrior
 from .tensor_files import FORMAT, digest, load_tensors, load_weights, replace_file, save_tensors
@@ -58,9 +59,17 @@ class VAE(nn.Module):
         return self.encoder.head.event_shape[0]
 
     def prepare(self,
-                x: torch.Tensor,   # images (..., C, H, W), uint8 or float in [0, 1], on any device
-                ) -> torch.Tensor: # the same as floats in [0, 1], where the model is
-        "Pixels as floats, on the model's device."
+                x: torch.Tensor,     # images (..., C, H, W), uint8 or float in [0, 1], on any device
+                argument: str = "x", # name of the argument, for the message
+                ) -> torch.Tensor:   # the same as floats in [0, 1], where the model is
+        "Pixels as floats, on the model's device; an InputError if they can be no images for this model."
+        check_images_for(self, x, argument)
+        return self.as_floats(x)
+
+    def as_floats(self,
+                  x: torch.Tensor,   # images (..., C, H, W), uint8 or float
+                  ) -> torch.Tensor: # the same as floats, where the model is
+        "What `prepare` does with images that were checked before."
         device = next((p.device for p in self.parameters()), None)
         return full_precision(to_unit(x.to(device) if isinstance(x, torch.Tensor) else x))
 
@@ -100,7 +109,16 @@ class VAE(nn.Module):
                 score: Callable[..., torch.Tensor] | None = None, # maximised in place of log p(x|z); see `Terms`
                 ) -> Terms:
         "One pass of a batch: `model(x, k)` gives x, q, z, p and the prior, with their log-densities and the KL."
-        x = self.prepare(x)
+        check_images_for(self, x)
+        return self.forward_unchecked(x, k, score)
+
+    def forward_unchecked(self,
+                          x: torch.Tensor, # images (B, C, H, W), uint8 or float in [0, 1]
+                          k: int = 1,      # samples of z for each image
+                          score: Callable[..., torch.Tensor] | None = None, # see `forward`
+                          ) -> Terms:
+        "What `model(x, k)` does with images that were checked before: a training step that never waits for a GPU."
+        x = self.as_floats(x)
         q = self.encoder(x)
         with torch.autocast(x.device.type, enabled=False): z = q.rsample((check_count("k", k),))  # (k, B, L)
         return Terms(x, q, z, self.decode(z), self.prior(), score)
@@ -140,6 +158,30 @@ def describe(model: VAE) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     return "\n".join(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}}".rstrip()
                      for a, b, c, d in rows)
+
+# %% ../../nbs/models/01_vae.ipynb #08bf535f
+def _may_be_simulated(head: Head, x: torch.Tensor, low: float, high: float) -> bool:
+    "Can images with pixels from `low` to `high`, beyond [0, 1], be draws of this likelihood? Perhaps with a warning."
+    if not isinstance(head, GaussianLikelihood) or not (-10 <= low and high <= 11): return False
+    if high <= 1 and (low == -1 if isinstance(head.link, nn.Identity) else -1 <= low < -0.5): return False  # scaled
+    head.check_data(x)
+    return True
+
+
+def check_images_for(model: "VAE",        # for its image shape and its likelihood
+                     x: torch.Tensor,     # images (..., C, H, W), uint8 or float
+                     argument: str = "x", # name of the argument, for the message
+                     ) -> None:
+    "Raise an InputError unless shape, dtype and values are those of images for this model."
+    if not isinstance(x, torch.Tensor) or x.dtype != torch.uint8: to_unit(x)  # raises for what is neither bytes nor floats
+    check_batch(x, model.image_shape, argument)
+    if not x.is_floating_point() or not x.numel() or torch.compiler.is_compiling(): return
+    if x.is_cuda and torch.cuda.is_current_stream_capturing(): return
+    x = x.detach()
+    try: low, high = torch.stack(x.aminmax()).tolist()  # one wait for the device; NaN if any pixel is
+    except RuntimeError: return  # under vmap, and of meta tensors, values are not known
+    if 0 <= low and high <= 1 or _may_be_simulated(model.decoder.head, x, low, high): return
+    check_range(x.reshape(-1, *model.image_shape), argument)
 
 # %% ../../nbs/models/01_vae.ipynb #b822123f
 NetworkChoice = Literal["cnn", "mlp"] | nn.Module
@@ -262,7 +304,7 @@ def prepare_images(model: VAE,                # for its image shape and device
     if x.ndim != 4 or not len(x) or count not in (None, len(x)):
         raise InputError(f"{argument} has shape {tuple(x.shape)}; expected "
                          f"({count or 'B'}, {', '.join(map(str, model.image_shape))})")
-    return model.prepare(x)
+    return model.prepare(x, argument)
 
 # %% ../../nbs/models/01_vae.ipynb #4bbed445
 def _config_digest(folder: Path) -> str: # of all that config.json says, whatever ends its lines

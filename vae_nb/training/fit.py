@@ -28,7 +28,7 @@ from ..core import INACTIVE_KL, Terms, kl_per_dimension
 from ..data.splits import Data
 from ..data.loading import AnySource, as_data
 from ..distributions.beta_nll import beta_score, check_beta
-from ..models.vae import VAE, evaluating
+from ..models.vae import VAE, check_images_for, evaluating
 from .acceleration import (PRECISIONS, CompileMode, Precision, Step, accelerated, compile_mode,
                                           network_dtype)
 from .devices import (CtrlC, Share, any_process, ctrl_c_waits, main_first, only_main_warns,
@@ -159,7 +159,7 @@ class TrainingStep(Step):
                 **weights: float | torch.Tensor, # kl_weight, where it changes during training
                 ) -> tuple[torch.Tensor, torch.Tensor]: # scalar; (4,): objective, elbo, reconstruction, kl; or (6,)
         with torch.autocast(x.device.type, self.dtype, enabled=self.dtype is not None):
-            terms = self.model(x, self.k, self.score)
+            terms = self.model.forward_unchecked(x, self.k, self.score)  # `fit` has checked the images
         with torch.autocast(x.device.type, enabled=False): return self.values(terms, pixel_stats, **weights)
 
     def values(self, terms: Terms, pixel_stats: bool, **weights) -> tuple[torch.Tensor, torch.Tensor]:
@@ -328,6 +328,8 @@ def check_run(given: dict, # the arguments of `fit`
     data.steps("train", s["batch_size"], **own_share())  # raises if there is no whole batch
     if patience is not None and not len(data.valid):
         raise InputError(f"patience={patience!r} needs validation images; data has none")
+    for split in ("train", "valid"):
+        if isinstance(x := data[split], torch.Tensor): check_images_for(model, x, f"data.{split}")  # others, when read
     model.decoder.head.check_data(next(data.batches("train", min(256, len(data.train)), shuffle=False)))
 
 # %% ../../nbs/training/08_fit.ipynb #4a7ac898
@@ -444,7 +446,7 @@ def diagnose(model: VAE,      # any
     "Follow a batch through the model and name the first thing that is not finite."
     bad = [name for name, p in model.named_parameters() if not p.isfinite().all()]
     if bad: return f"the weights {', '.join(bad[:3])}{' …' if len(bad) > 3 else ''}, already before this step"
-    t = model(x, k, score)
+    t = model.forward_unchecked(x, k, score)
     for name, get in [("x", lambda: t.x), ("the mean of q(z|x)", lambda: t.q.mean),
                       ("the stddev of q(z|x)", lambda: t.q.stddev), ("z", lambda: t.z),
                       ("the mean of p(x|z)", lambda: t.p.mean),
