@@ -228,8 +228,8 @@ def encoder_error(model: VAE,      # in evaluation mode
     gap = (running.log_likelihood - total / running.k).mean().item()
     poor = (~believed(running.effective_sample_size, running.k)).sum().item()
     factor = math.sqrt(1 + 2 * max(gap, 0) / pixels)
-    note = (f"The encoder's posterior is {'at least ' if poor else ''}{max(gap, 0):.2f} nats from the true one (mean of {len(x)} "
-            f"images). That alone can make errors look {factor:.2f} times as large as σ")
+    note = (f"The encoder's posterior is {'at least ' if poor else ''}{max(gap, 0):.2f} nats from the true one (mean "
+            f"of {len(x)} images). That alone can make errors look {factor:.2f} times as large as σ")
     note += (": σ that seems too small may be the encoder's fault, not the decoder's." if factor > GAP_MATTERS
              else ", which is little: what is found here is about the decoder.")
     return dict(inference_gap=gap, inference_gap_images=len(x), inference_gap_unbelievable=poor, encoder_factor=factor,
@@ -244,7 +244,7 @@ def calibration(model: VAE,              # trained
                 bins: int = 20,          # of histogram, curve and reliability diagram
                 batch_size: int = 256,   # images at a time
                 seed: int = 0,           # of z and of the randomised PIT
-                ) -> dict:               # settings, the encoder's share; for "varying" and "background" numbers, or None
+                ) -> dict:               # settings; inference gap; for "varying" and "background" numbers, or None
     """Are the pixels where p(x|z), z ~ q(z|x), says that they are? PIT, coverage, sharpness; for discrete pixels Brier.
 
     An InputError where pixels have no rank: a likelihood without `cdf`, grey pixels for a Bernoulli, pixels outside

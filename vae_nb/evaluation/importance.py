@@ -58,8 +58,8 @@ def _report(results: list[RunningWeights], k: int, dtype: torch.dtype) -> dict[s
     poor = (~found["believed"]).sum().item()
     if poor:
         warnings.warn(f"log_likelihood: {poor} of {len(found['log_likelihood'])} images have an effective sample size "
-                      f"below {min(BELIEVABLE, k / 2):g} at k={k}, so their estimates are too low and their standard errors can't be "
-                      "believed. Take a larger k, or a posterior nearer to the truth.", stacklevel=3)
+                      f"below {min(BELIEVABLE, k / 2):g} at k={k}, so their estimates are too low and their standard "
+                      "errors can't be believed. Take a larger k, or a posterior nearer to the truth.", stacklevel=3)
     return found
 
 # %% ../../nbs/evaluation/01_importance.ipynb #14914f2d
@@ -74,7 +74,7 @@ def log_likelihood(model: VAE, x: torch.Tensor, k: int = ..., *, details: Litera
 def log_likelihood(model: VAE,               # trained
                    x: torch.Tensor,          # images, (B, C, H, W), uint8 or float in [0, 1]
                    k: int = 5000,            # samples of z for each image
-                   details: bool = False,    # also standard error, effective sample size and whether it is enough (bool), of each
+                   details: bool = False,    # also standard error, effective sample size, and is it enough (bool)
                    max_memory: float = 1.0,  # GiB for what is decoded at a time, beside model and images
                    seed: int = 0,            # of the samples
                    progress: bool = False,   # show a bar

@@ -124,7 +124,7 @@ def inpainting_calibration(model: VAE,              # trained
                            batch_size: int = 50,    # images at a time
                            seed: int = 0,           # of everything random
                            **options: int,          # of `posterior_given_visible`: burn_in, thin, leapfrog
-                           ) -> dict: # as `calibration`, with log_prob and its correction in nats, acceptance, rhat (a median)
+                           ) -> dict: # as `calibration`, with log_prob and its correction (nats), acceptance, rhat (median)
     "Are hidden pixels where the model, having seen the visible ones, says that they are?"
     data, split, step = calibration_images(model, data, split)
     model.decoder.head.check_data(next(data.batches(split, 256, shuffle=False)))

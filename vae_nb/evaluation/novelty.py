@@ -265,7 +265,7 @@ class DensityOfStates:
         self.components = [check_count("components", n) for n in components]
         self.names = [name for name in STATES if name != "sigma" or model.decoder.head.heteroscedastic]
         self.density: Pipeline | None = None  # ranks, then the mixture; None until it is fitted
-        self.held_out = torch.empty(0)        # scores of the held-out images, each of a density fitted without it, in order
+        self.held_out = torch.empty(0)        # sorted scores of the held-out images, by densities without them
 
     def states(self,
                x: torch.Tensor, # (B, C, H, W), uint8 or float in [0, 1]

@@ -224,7 +224,8 @@ def _row(found: dict) -> dict: # heading to number; a report's row in the table
     for heading, (section, number) in COLUMNS.items():
         numbers = flatten_numbers(found[section])
         row[heading] = numbers.get(number)
-        if heading == "log-likelihood": row |= {"±": bound_of(number, numbers) or standard_error_of(number, numbers), "k": numbers.get("k")}
+        if heading == "log-likelihood":
+            row |= {"±": bound_of(number, numbers) or standard_error_of(number, numbers), "k": numbers.get("k")}
     return row
 
 # %% ../../nbs/evaluation/08_reports.ipynb #9112e17e

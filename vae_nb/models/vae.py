@@ -173,7 +173,7 @@ def check_images_for(model: "VAE",        # for its image shape and its likeliho
                      argument: str = "x", # name of the argument, for the message
                      ) -> None:
     "Raise an InputError unless shape, dtype and values are those of images for this model."
-    if not isinstance(x, torch.Tensor) or x.dtype != torch.uint8: to_unit(x)  # raises for what is neither bytes nor floats
+    if not isinstance(x, torch.Tensor) or x.dtype != torch.uint8: to_unit(x)  # raises for other dtypes
     check_batch(x, model.image_shape, argument)
     if not x.is_floating_point() or not x.numel() or torch.compiler.is_compiling(): return
     if x.is_cuda and torch.cuda.is_current_stream_capturing(): return
