@@ -94,7 +94,7 @@ def hashed_uniforms(keys: Sequence[str],    # texts, one for each image
     r, again = hashed_bytes(keys, n).copy(), 0
     while len(rows := np.flatnonzero((r == 255).any(1))):   # bytes that are 255 are drawn again
         again += 1
-        r[rows] = np.where(r[rows] == 255, hashed_bytes([f"{keys[i]} {again}" for i in rows], n), r[rows])
+        r[rows] = np.where(r[rows] == 255, hashed_bytes([f"{keys[i]} {again}" for i in rows.tolist()], n), r[rows])
     return r.reshape(-1, *shape)
 
 # %% ../../nbs/data/01_binarisation.ipynb #5d1c0b03

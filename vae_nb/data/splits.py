@@ -67,7 +67,8 @@ def split_indices(n: int,                       # images in the source
 def identities_of(contents: Iterable[bytes | np.ndarray], # of each image: the bytes of its file, or its pixels
                   ) -> np.ndarray:                        # (N,) uint64
     "A number for each image that follows from its content alone; copies have the same."
-    hashes = (blake2b(content, digest_size=8).digest() for content in contents)
+    hashes = (blake2b(content if isinstance(content, bytes) else content.tobytes(), digest_size=8).digest()
+              for content in contents)
     return np.array([int.from_bytes(h, "little") for h in hashes], np.uint64)
 
 
@@ -298,7 +299,7 @@ def digest_images(images: torch.Tensor | ImageSource, # (N, C, H, W)
     if not len(positions): return ""
     x = next(source.read([positions.to(source.device)])).cpu()
     if not isinstance(images, torch.Tensor) and not torch.equal(x, next(source.read([positions]))): return None
-    return blake2b(x.contiguous().numpy(), digest_size=16).hexdigest()
+    return blake2b(x.contiguous().numpy().data, digest_size=16).hexdigest()
 
 # %% ../../nbs/data/02_splits.ipynb #44c980dc
 BINARISED = {"static": "binarised once", "dynamic": "binarised anew each epoch"}

@@ -82,8 +82,9 @@ def noticed(read: Callable[[], Item], # reads the first item
             ) -> tuple[Item, bool]:   # the item; does reading draw from a global generator?
     "Read an item, and notice whether that moves a global generator; it is put back."
     def marks() -> tuple:
-        kind, words, *rest = np.random.get_state()
-        return torch.get_rng_state().numpy().tobytes(), words.tobytes(), rest, random.getstate()
+        numpy = np.random.get_state(legacy=False)
+        words = numpy["state"]["key"].tobytes(), numpy["state"]["pos"], numpy["has_gauss"], numpy["gauss"]
+        return torch.get_rng_state().numpy().tobytes(), words, random.getstate()
     with seeded_globally(0, 0):
         before = marks()
         return read(), marks() != before

@@ -129,7 +129,7 @@ def _described(x: object,              # a function, or anything that one holds
         cells = [cell.cell_contents for cell in x.__closure__ or ()]
         return inner([x.__code__, x.__defaults__, x.__kwdefaults__, cells, outside])
     if isinstance(x, ModuleType): return x.__name__
-    if hasattr(x, "__qualname__"): return f"{getattr(x, '__module__', '')}.{x.__qualname__}"  # a class, another's function
+    if name := getattr(x, "__qualname__", ""): return f"{getattr(x, '__module__', '')}.{name}"  # a class, another's function
     unknown.add(type(x).__qualname__)
     call = vars(type(x)).get("__call__")
     return f"{inner(type(x))} {inner(call) if isinstance(call, FunctionType) else ''}"
