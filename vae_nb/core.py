@@ -85,11 +85,13 @@ class Conditional(nn.Module):
     def __init__(self,
                  network: nn.Module, # maps (n, *in_shape) to (n, *head.param_shape)
                  head: Head,         # says what the raw numbers mean
-                 in_shape: Iterable[int] | None = None, # shape of one input; None: the network's own `in_shape`
+                 in_shape: Iterable[int] | None = None,  # shape of one input; None: the network's own `in_shape`
+                 out_shape: Iterable[int] | None = None, # shape of one output; None: found by a trial run
                  ):
         super().__init__()
         self.network, self.head, self.in_shape = network, head, _shape(network, "in_shape", in_shape)
-        if (out_shape := probe(network, self.in_shape)) != head.param_shape:
+        out_shape = probe(network, self.in_shape) if out_shape is None else tuple(out_shape)
+        if out_shape != head.param_shape:
             raise InputError(f"{type(network).__name__} turns {self.in_shape} into {out_shape}, but "
                              f"{type(head).__name__} needs {head.param_shape} "
                              f"to make a distribution over {head.event_shape}")
