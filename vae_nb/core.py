@@ -234,6 +234,7 @@ def _check_numbers(head: Head, scale: float, dtype: torch.dtype) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16): p = head(raw)
     mean, stddev, _ = _moments(p, name, len(head.event_shape))
     log_prob = p.log_prob(p.sample())
+    require(log_prob.requires_grad, f"{name}: the raw numbers have no influence on the density")
     gradient, = torch.autograd.grad(log_prob.sum(), raw)
     require(mean.dtype == log_prob.dtype == torch.float32,
             f"{name}: mean is {mean.dtype}, log_prob {log_prob.dtype}; parameters and densities belong in float32")
@@ -270,6 +271,7 @@ def check_network(network: nn.Module, # any module from (n, *in_shape) to (n, *o
     out = network(x)
     require(out.shape == (4, *out_shape), f"{name}: {tuple(x.shape)} -> {tuple(out.shape)}, expected {(4, *out_shape)}")
     require(out.isfinite().all(), f"{name}: the output for inputs in [0, 1] is not finite")
+    require(out.requires_grad, f"{name}: the output carries no gradient")
     out.square().sum().backward()
     dead = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
     require(not dead, f"{name}: no gradient reaches {dead}")
