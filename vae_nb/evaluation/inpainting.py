@@ -19,7 +19,7 @@ from ..basics.figures import Picture
 from ..core import moments_of, pixel_log_prob
 from ..data.splits import Data
 from .calibration import LEVELS, Tally, calibration_images, varying_pixels
-from ..models.inference import Density, adapted, hmc_step, with_gradient
+from ..models.inference import Density, adapted, check_unbounded, hmc_step, with_gradient
 from ..models.vae import VAE, evaluating, prepare_images
 
 # %% ../../nbs/evaluation/04_inpainting.ipynb #315001af
