@@ -66,7 +66,8 @@ class _DualSoftplus(_Softplus):
     @staticmethod
     def setup_context(ctx: FunctionCtx, inputs: tuple, output: torch.Tensor) -> None: _save_both_ways(ctx, *inputs)
 
-    jvp = _Softplus.backward  # the Jacobian is diagonal, so both directions are the same product
+    @staticmethod
+    def jvp(ctx, along: torch.Tensor) -> torch.Tensor: return _Softplus.backward(ctx, along)  # the Jacobian is diagonal
 
 
 def softplus(x: torch.Tensor,   # any real numbers
@@ -115,8 +116,8 @@ class _DualBernoulliLogProb(_BernoulliLogProb):
     @staticmethod
     def jvp(ctx, along_l: torch.Tensor | None, along_x: torch.Tensor | None) -> torch.Tensor:
         l, x = ctx.saved_tensors
-        along = 0 if along_l is None else along_l * (x - l.sigmoid())
-        return (along if along_x is None else along + along_x * l).sum(-1)
+        along = [slope * way for slope, way in ((x - l.sigmoid(), along_l), (l, along_x)) if way is not None]
+        return sum(along[1:], along[0]).sum(-1)
 
 # %% ../../nbs/basics/01_numerics.ipynb #a16f4f60
 def bernoulli_log_prob(logits: torch.Tensor, # (..., n)

@@ -40,10 +40,12 @@ class GaussianPrior(nn.Module):
 # %% ../../nbs/distributions/01_priors.ipynb #7d530c34
 class DiagonalMixture(MixtureSameFamily):
     "A mixture of independent normals whose log-density is made of matrix products, in float64."
+    component_distribution: Independent
     _single: "DiagonalMixture | None" = None # one that was expanded: the mixture that all places of its batch share
 
     def expand(self, batch_shape: Iterable[int], _instance: None = None) -> "DiagonalMixture":
         new = super().expand(torch.Size(batch_shape), _instance)
+        assert isinstance(new, DiagonalMixture)
         new._single = self if self._single is None else self._single
         return new
 

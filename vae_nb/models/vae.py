@@ -30,7 +30,7 @@ from ..distributions.posteriors import FullCovariance, MeanField
 from ..distributions.priors import GaussianPrior
 from .tensor_files import FORMAT, digest, load_tensors, load_weights, replace_file, save_tensors
 from ..networks.decoders import CNNDecoder, MLPDecoder
-from ..networks.encoders import CNNEncoder, MLPEncoder
+from ..networks.encoders import CNNEncoder, MLPEncoder, Network
 
 # %% ../../nbs/models/01_vae.ipynb #29abcfeb
 class VAE(nn.Module):
@@ -222,10 +222,10 @@ def build(given: dict, # the arguments of `create_vae`
         to_images = _network("decoder", given["decoder"], _decoders, latent_dim, p_head.param_shape,
                              float32_out=options.get("mean") == "identity", **how)
         if prior is None: prior = GaussianPrior(latent_dim)
-    known = {name: None if network is given[name] else network.out_shape
-             for name, network in (("encoder", to_latents), ("decoder", to_images))}
-    model = VAE(Conditional(to_latents, q_head, image_shape, known["encoder"]),
-                Conditional(to_images, p_head, (latent_dim,), known["decoder"]), prior)
+    seen, shown = (n.out_shape if isinstance(n, Network) and n is not given[name] else None  # of one's own: by a trial run
+                   for name, n in (("encoder", to_latents), ("decoder", to_images)))
+    model = VAE(Conditional(to_latents, q_head, image_shape, seen),
+                Conditional(to_images, p_head, (latent_dim,), shown), prior)
     model.config = {name: _plain(value) for name, value in (given | options).items()}
     return model
 
@@ -314,10 +314,10 @@ PARTS = {"encoder.network": "encoder", "encoder.head": "posterior", "decoder.net
 def _changed(a: nn.Module | None, b: nn.Module | None) -> tuple[str, object, object] | None:
     "The first attribute, or \"\" for the class, in which module `a` of a model is not `b` of its recipe; and both values."
     if a is b or isinstance(b, OwnActivation): return None
-    if type(a) is not type(b): return "", *(None if m is None else type(m) for m in (a, b))
+    if a is None or b is None or type(a) is not type(b): return "", a and type(a), b and type(b)
     mine, theirs = _attributes(a), _attributes(b)
     for name in [*theirs, *(name for name in mine if name not in theirs and hasattr(type(a), name))]:
-        value, expected = mine.get(name), theirs.get(name, getattr(type(a), name, None))
+        value, expected = getattr(a, name, None), theirs.get(name, getattr(type(a), name, None))
         ours = getattr(value, "__module__", None) or ""  # `fit` wraps `forward` for the time of a training
         if not _same(value, expected) and not (name == "forward" and ours.startswith("vae_nb.")):
             return name, value, expected
@@ -349,7 +349,8 @@ def own_parts(config: dict) -> dict[str, str]: # argument of `create_vae` to the
     return {name: str(value.get("own")) for name, value in config.items() if isinstance(value, dict)}
 
 
-def check_rebuildable(model: VAE) -> None: # which is to be saved
+def check_rebuildable(model: VAE # which is to be saved
+                      ) -> None:
     "Raise an InputError unless the recipe that `save` writes down gives this very model."
     if model.config is None:
         raise InputError("this VAE was put together by hand, so there is no recipe to write down: "
@@ -374,6 +375,7 @@ def write_model(model: VAE,   # made by `create_vae`
                 ) -> None:
     "What `VAE.save` does."
     check_rebuildable(model)
+    assert model.config is not None  # as was checked
     text = {"format": FORMAT, "vae_nb": __version__, "create_vae": model.config}
     replace_file(folder / "config.json",
                  lambda path: path.write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8"))
