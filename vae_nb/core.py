@@ -7,7 +7,8 @@ __all__ = ['Head', 'Conditional', 'pixel_log_prob', 'Terms', 'check_head', 'chec
 
 # %% ../nbs/00_core.ipynb #1aea03dc
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
@@ -84,11 +85,13 @@ class Conditional(nn.Module):
     def __init__(self,
                  network: nn.Module, # maps (n, *in_shape) to (n, *head.param_shape)
                  head: Head,         # says what the raw numbers mean
-                 in_shape: Iterable[int] | None = None, # shape of one input; None: the network's own `in_shape`
+                 in_shape: Iterable[int] | None = None,  # shape of one input; None: the network's own `in_shape`
+                 out_shape: Iterable[int] | None = None, # shape of one output; None: found by a trial run
                  ):
         super().__init__()
         self.network, self.head, self.in_shape = network, head, _shape(network, "in_shape", in_shape)
-        if (out_shape := probe(network, self.in_shape)) != head.param_shape:
+        out_shape = probe(network, self.in_shape) if out_shape is None else tuple(out_shape)
+        if out_shape != head.param_shape:
             raise InputError(f"{type(network).__name__} turns {self.in_shape} into {out_shape}, but "
                              f"{type(head).__name__} needs {head.param_shape} "
                              f"to make a distribution over {head.event_shape}")
@@ -169,26 +172,74 @@ class Terms:
         "KL(q‖p(z)), (B,): in closed form, else the mean over k of log q(z|x) − log p(z)"
         return (self.log_qz - self.log_pz).mean(0) if self._closed_kl is None else self._closed_kl
 
+# %% ../nbs/00_core.ipynb #0a5c7e12
+class Moments(NamedTuple):
+    "The first two moments of a distribution."
+    mean: torch.Tensor   # (*batch, *event)
+    stddev: torch.Tensor # (*batch, *event)
+    exact: bool          # known, or estimated from samples?
+
+
+def moments_of(d: Distribution,     # any, such as a posterior or a prior
+               samples: int = 1000, # where its moments are not known: draws, from torch's global random state
+               ) -> Moments:        # without a gradient, if they are estimated
+    "Mean and standard deviation: the distribution's own, or, where it knows none (a flow does not), those of samples."
+    try: return Moments(d.mean, d.stddev, True)
+    except NotImplementedError: pass
+    with torch.no_grad():
+        near = d.sample()  # sums of differences to it lose no digits
+        piece, total, squares = max(1, 2 ** 20 // near.numel()), torch.zeros_like(near), torch.zeros_like(near)
+        for start in range(0, samples, piece):
+            away = d.sample((min(piece, samples - start),)) - near
+            total, squares = total + away.sum(0), squares + away.square().sum(0)
+        variance = (squares - total.square() / samples) / (samples - 1)
+        return Moments(near + total / samples, variance.clamp(min=0).sqrt(), False)
+
 # %% ../nbs/00_core.ipynb #7469316e
+def check_rsample(head: Head, # over latents
+                  ) -> None:
+    "Raise an InputError if the samples of a posterior carry no gradient to its raw numbers."
+    like = next(chain(head.parameters(), head.buffers()), torch.empty(()))
+    if like.is_meta: return  # a model without numbers
+    with torch.enable_grad(), torch.random.fork_rng(devices=[like.device] if like.is_cuda else []):
+        raw = torch.randn(2, *head.param_shape, device=like.device, requires_grad=True)
+        q = head(raw)
+        try: carried = q.rsample().requires_grad
+        except NotImplementedError: carried = False
+    require(carried, f"{type(head).__name__}: samples of its {type(q).__name__} carry no gradient; training a posterior "
+                     "needs a distribution with rsample, such as a relaxed one in the place of a categorical")
+
+
+def _moments(p: Distribution, name: str, event_dims: int) -> Moments:
+    if event_dims == 1: return moments_of(p, 10)
+    try: return Moments(p.mean, p.stddev, True)
+    except NotImplementedError: raise InputError(f"{name}: its {type(p).__name__} has no mean or no stddev; reports and "
+                                                 "figures need those of every pixel") from None
+
+
 def _check_shapes(head: Head, batch: tuple[int, ...]) -> None:
     name, p = type(head).__name__, head(torch.randn(*batch, *head.param_shape))
     found, expected = (tuple(p.batch_shape), tuple(p.event_shape)), (batch, head.event_shape)
     require(found == expected, f"{name}: batch and event shape are {found}; expected {expected}")
-    sample = p.sample()
-    for what, value in (("mean", p.mean), ("stddev", p.stddev), ("sample", sample)):
+    sample, (mean, stddev, _) = p.sample(), _moments(p, name, len(head.event_shape))
+    for what, value in (("mean", mean), ("stddev", stddev), ("sample", sample)):
         require(value.shape == (*batch, *head.event_shape),
                 f"{name}: {what} has shape {tuple(value.shape)}; expected {(*batch, *head.event_shape)}")
     found = tuple(p.log_prob(sample).shape)
     require(found == batch, f"{name}: log_prob has shape {found}; expected {batch}, one number for each event")
 
-
+# %% ../nbs/00_core.ipynb #0a5c7e14
 def _check_numbers(head: Head, scale: float, dtype: torch.dtype) -> None:
     name, raw = type(head).__name__, (scale * torch.randn(16, *head.param_shape)).to(dtype).requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16): p = head(raw)
+    mean, stddev, _ = _moments(p, name, len(head.event_shape))
     log_prob = p.log_prob(p.sample())
+    require(log_prob.requires_grad, f"{name}: the raw numbers have no influence on the density")
     gradient, = torch.autograd.grad(log_prob.sum(), raw)
-    require(p.mean.dtype == log_prob.dtype == torch.float32,
-            f"{name}: mean is {p.mean.dtype}, log_prob {log_prob.dtype}; parameters and densities belong in float32")
+    require(mean.dtype == log_prob.dtype == torch.float32,
+            f"{name}: mean is {mean.dtype}, log_prob {log_prob.dtype}; parameters and densities belong in float32")
+    require(mean.isfinite().all() and stddev.isfinite().all(),
+            f"{name}: the mean or the stddev of its {type(p).__name__} is not finite at raw numbers near {scale:g}, {dtype}")
     require(log_prob.isfinite().all() and gradient.isfinite().all(),
             f"{name}: a log-density or its gradient is not finite at raw numbers near {scale:g}, {dtype}")
     if scale == 1: require((gradient != 0).any(0).all(), f"{name}: some raw numbers have no influence on the density")
@@ -197,10 +248,13 @@ def _check_numbers(head: Head, scale: float, dtype: torch.dtype) -> None:
 def check_head(head: Head,        # any head
                wild: float = 100, # raw numbers as large as this must give finite log-densities and gradients
                ) -> None:
-    "Raise an InputError unless shapes, finite densities, gradients to every raw number and full precision are right."
+    """Raise an InputError unless shapes, finite densities, gradients to every raw number and full precision are right.
+
+    A head over latents, event `(L,)`, must also give samples with a gradient, and need not know its moments."""
     for batch in [(), (3,), (2, 3)]: _check_shapes(head, batch)
     for scale, dtype in [(1, torch.float32), (wild, torch.float32), (1, torch.bfloat16)]:
         _check_numbers(head, scale, dtype)
+    if len(head.event_shape) == 1: check_rsample(head)
     *others, last = head.param_shape
     try: head(torch.zeros(2, *others, last + 1))
     except ValueError: return
@@ -217,6 +271,7 @@ def check_network(network: nn.Module, # any module from (n, *in_shape) to (n, *o
     out = network(x)
     require(out.shape == (4, *out_shape), f"{name}: {tuple(x.shape)} -> {tuple(out.shape)}, expected {(4, *out_shape)}")
     require(out.isfinite().all(), f"{name}: the output for inputs in [0, 1] is not finite")
+    require(out.requires_grad, f"{name}: the output carries no gradient")
     out.square().sum().backward()
     dead = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
     require(not dead, f"{name}: no gradient reaches {dead}")
@@ -235,5 +290,6 @@ INACTIVE_KL = 0.01 # nats: a latent whose mean KL is below this carries nothing 
 def kl_per_dimension(q: Distribution,     # posterior, event (L,)
                      prior: Distribution, # event (L,)
                      ) -> torch.Tensor:   # (*batch, L), nats
-    "KL of each latent's marginal posterior to its marginal prior, both taken as normal."
-    return kl_divergence(Normal(q.mean, q.stddev), Normal(prior.mean, prior.stddev))
+    "KL of each latent's marginal posterior to its marginal prior, both taken as normal with the moments of `moments_of`."
+    (m, s, _), (m0, s0, _) = moments_of(q), moments_of(prior)
+    return kl_divergence(Normal(m, s), Normal(m0, s0))

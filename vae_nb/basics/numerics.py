@@ -36,8 +36,15 @@ def full_precision(x: torch.Tensor,   # any floating dtype
     return x if x.dtype == torch.float64 else x.float()
 
 # %% ../../nbs/basics/01_numerics.ipynb #d4baf956
+def _save_both_ways(ctx: FunctionCtx, *inputs: torch.Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+    ctx.save_for_forward(*inputs)
+
+
 class _Softplus(torch.autograd.Function):
     "log(1 + eˣ) from exp and log alone."
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(x: torch.Tensor) -> torch.Tensor:
         e = x.abs().neg_().exp_()
@@ -54,10 +61,20 @@ class _Softplus(torch.autograd.Function):
         return grad * x.sigmoid()
 
 
+class _DualSoftplus(_Softplus):
+    "The same with a forward derivative, which torch.compile can't trace."
+    @staticmethod
+    def setup_context(ctx: FunctionCtx, inputs: tuple, output: torch.Tensor) -> None: _save_both_ways(ctx, *inputs)
+
+    @staticmethod
+    def jvp(ctx, along: torch.Tensor) -> torch.Tensor: return _Softplus.backward(ctx, along)  # the Jacobian is diagonal
+
+
 def softplus(x: torch.Tensor,   # any real numbers
              ) -> torch.Tensor: # same shape, log(1 + eˣ)
     "log(1 + eˣ): exact on a CPU; elsewhere `torch.nn.functional.softplus`."
-    return _Softplus.apply(x) if x.device.type == "cpu" else nn.functional.softplus(x)
+    if x.device.type != "cpu": return nn.functional.softplus(x)
+    return (_Softplus if torch.compiler.is_compiling() else _DualSoftplus).apply(x)
 
 # %% ../../nbs/basics/01_numerics.ipynb #a0c8ac98
 def positive(raw: torch.Tensor,  # any real numbers
@@ -69,6 +86,8 @@ def positive(raw: torch.Tensor,  # any real numbers
 # %% ../../nbs/basics/01_numerics.ipynb #73ac5c41
 class _BernoulliLogProb(torch.autograd.Function):
     "Σ x·l − softplus(l) over the last dimension, in a few passes over the logits."
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(l: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         n = l.shape[-1]
@@ -88,12 +107,25 @@ class _BernoulliLogProb(torch.autograd.Function):
         return ((grad * (x - l.sigmoid())).sum_to_size(l.shape),
                 (grad * l).sum_to_size(x.shape) if ctx.needs_input_grad[1] else None)
 
+
+class _DualBernoulliLogProb(_BernoulliLogProb):
+    "The same with a forward derivative, which torch.compile can't trace."
+    @staticmethod
+    def setup_context(ctx: FunctionCtx, inputs: tuple, output: torch.Tensor) -> None: _save_both_ways(ctx, *inputs)
+
+    @staticmethod
+    def jvp(ctx, along_l: torch.Tensor | None, along_x: torch.Tensor | None) -> torch.Tensor:
+        l, x = ctx.saved_tensors
+        along = [slope * way for slope, way in ((x - l.sigmoid(), along_l), (l, along_x)) if way is not None]
+        return sum(along[1:], along[0]).sum(-1)
+
 # %% ../../nbs/basics/01_numerics.ipynb #a16f4f60
 def bernoulli_log_prob(logits: torch.Tensor, # (..., n)
                        x: torch.Tensor,      # (..., n), 0 or 1; leading dimensions broadcast
                        ) -> torch.Tensor:    # (...), nats
     "Σ log p(x) of independent Bernoulli variables over the last dimension."
-    if logits.device.type == "cpu": return _BernoulliLogProb.apply(logits, x)
+    if logits.device.type == "cpu":
+        return (_BernoulliLogProb if torch.compiler.is_compiling() else _DualBernoulliLogProb).apply(logits, x)
     both = torch.broadcast_tensors(logits, x)
     return -nn.functional.binary_cross_entropy_with_logits(*both, reduction="none").sum(-1)
 

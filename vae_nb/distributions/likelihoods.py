@@ -87,7 +87,7 @@ class HomoscedasticGaussian(GaussianLikelihood):
                  ):
         shape = check_image_shape(image_shape)
         super().__init__(shape, shape, mean, sigma_floor)
-        if sigma is None: self.raw_sigma = nn.Parameter(torch.tensor(0.2).expm1().log())  # softplus⁻¹(0.2)
+        if sigma is None: self.raw_sigma = nn.Parameter(torch.tensor(-1.5077717304229736))  # softplus⁻¹(0.2)
         else: self.register_buffer("fixed_sigma", torch.tensor(check_positive("sigma", sigma)))
 
     @property

@@ -37,6 +37,13 @@ class MeanField(Head):
 class CholeskyGaussian(MultivariateNormal):
     "Multivariate normal given by its mean and its `scale_tril`, with closed-form KLs to and from independent normals."
 
+# %% ../../nbs/distributions/00_posteriors.ipynb #3c7a90e1
+def _entries(L: int) -> torch.Tensor:
+    "Places in a flattened (L, L) matrix: the diagonal, then row by row below it; on the meta device, none but a shape."
+    if torch.get_default_device().type == "meta": return torch.empty(L * (L + 1) // 2, dtype=torch.int64)
+    row, column = torch.tril_indices(L, L, -1)
+    return torch.cat([torch.arange(L) * (L + 1), row * L + column])
+
 # %% ../../nbs/distributions/00_posteriors.ipynb #b1b4f797
 class FullCovariance(Head):
     "Gaussian posterior with a full covariance; raw numbers (L + L(L+1)/2,): means, then its Cholesky factor."
@@ -49,9 +56,7 @@ class FullCovariance(Head):
         L = check_count("latent_dim", latent_dim)
         super().__init__((L + L * (L + 1) // 2,), (L,))
         self.latent_dim, self.floor = L, check_positive("floor", floor)
-        row, column = torch.tril_indices(L, L, -1)
-        entries = torch.cat([torch.arange(L) * (L + 1), row * L + column])  # the diagonal, then row by row below it
-        self.register_buffer("entries", entries, persistent=False)
+        self.register_buffer("entries", _entries(L), persistent=False)
 
     def distribution(self,
                      raw: torch.Tensor, # (*batch, L + L(L+1)/2): means | diagonal | below it, row by row

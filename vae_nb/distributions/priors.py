@@ -8,6 +8,7 @@ __all__ = ['GaussianPrior', 'LearnedMixture', 'check_prior']
 # %% ../../nbs/distributions/01_priors.ipynb #69cd8363
 import copy
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -38,18 +39,28 @@ class GaussianPrior(nn.Module):
 
 # %% ../../nbs/distributions/01_priors.ipynb #7d530c34
 class DiagonalMixture(MixtureSameFamily):
-    "A mixture of independent normals whose log-density is made of matrix products."
+    "A mixture of independent normals whose log-density is made of matrix products, in float64."
+    component_distribution: Independent
+    _single: "DiagonalMixture | None" = None # one that was expanded: the mixture that all places of its batch share
+
+    def expand(self, batch_shape: Iterable[int], _instance: None = None) -> "DiagonalMixture":
+        new = super().expand(torch.Size(batch_shape), _instance)
+        assert isinstance(new, DiagonalMixture)
+        new._single = self if self._single is None else self._single
+        return new
+
     def log_prob(self,
-                 z: torch.Tensor,   # (..., L)
-                 ) -> torch.Tensor: # (...), nats
-        parts = self.component_distribution
-        normals = parts.base_dist if isinstance(parts, Independent) else parts
-        if self.batch_shape or not isinstance(normals, Normal): return super().log_prob(z)  # one that was expanded
-        m, inverse, L = normals.loc, 1 / normals.scale, z.shape[-1]  # (K, L)
+                 z: torch.Tensor,   # (..., *batch, L)
+                 ) -> torch.Tensor: # (..., *batch), nats
+        if self._single is not None:
+            return self._single.log_prob(z.expand(*torch.broadcast_shapes(z.shape[:-1], self.batch_shape), z.shape[-1]))
+        if z.device.type == "mps": return super().log_prob(z)  # it has no float64
+        normals, L = self.component_distribution.base_dist, z.shape[-1]
+        wide, m, inverse = z.double(), normals.loc.double(), 1 / normals.scale.double()        # (..., L), (K, L), (K, L)
         constant = (self.mixture_distribution.logits + inverse.log().sum(-1) - 0.5 * (m * inverse).square().sum(-1)
-                    - 0.5 * L * math.log(2 * math.pi))           # (K,)
-        cross = z @ (m * inverse.square()).T - 0.5 * z.square() @ inverse.square().T  # (..., K)
-        return (cross + constant).logsumexp(-1)
+                    - 0.5 * L * math.log(2 * math.pi))                                         # (K,)
+        cross = wide @ (m * inverse.square()).T - 0.5 * wide.square() @ inverse.square().T     # (..., K)
+        return (cross + constant).logsumexp(-1).to(torch.promote_types(z.dtype, normals.loc.dtype))
 
 # %% ../../nbs/distributions/01_priors.ipynb #7884b48a
 class LearnedMixture(nn.Module):

@@ -16,7 +16,8 @@ import torch
 
 from ..basics.checks import check_count, lookup
 from .importance import believed, check_events
-from ..models.inference import RunningWeights, adapted, hmc_step, samples_allowed, with_gradient
+from ..models.inference import (RunningWeights, adapted, check_unbounded, hmc_step, samples_allowed,
+                                     with_gradient)
 from ..models.vae import VAE, evaluating, prepare_images
 
 # %% ../../nbs/evaluation/02_annealing.ipynb #2007f2f4
@@ -126,6 +127,7 @@ def annealed_importance(model: VAE,               # trained
     (0 to 1). Warns of images whose weights hang on a few chains."""
     from tqdm.auto import tqdm
     _check(chains, steps, leapfrog, pilots, start, seed)
+    check_unbounded(model, "annealed_importance")
     x = prepare_images(model, x)
     check_events(model, x)
     beta, found, rates = temperatures(steps), [], []
@@ -164,6 +166,7 @@ def bidirectional(model: VAE,               # trained
     Both directions use one set of frozen kernels. Each bound holds on average: `lower` ≤ log p(x) ≤ `upper`."""
     from tqdm.auto import tqdm
     _check(chains, steps, leapfrog, pilots, start, seed)
+    check_unbounded(model, "bidirectional")
     beta, parts = temperatures(steps), []
     size = max(1, samples_allowed(model, max_memory, 3) // max(chains, pilots))
     total = -(-check_count("n", n) // size) * 2 * (steps - 1)

@@ -16,10 +16,10 @@ import torch
 
 from ..basics.checks import InputError, check_count, lookup
 from ..basics.figures import Picture
-from ..core import pixel_log_prob
+from ..core import moments_of, pixel_log_prob
 from ..data.splits import Data
 from .calibration import LEVELS, Tally, calibration_images, log_prob_of, varying_pixels
-from ..models.inference import Density, adapted, hmc_step, with_gradient
+from ..models.inference import Density, adapted, check_unbounded, hmc_step, with_gradient
 from ..models.vae import VAE, evaluating, prepare_images
 
 # %% ../../nbs/evaluation/04_inpainting.ipynb #315001af
@@ -81,12 +81,14 @@ def posterior_given_visible(model: VAE,             # trained
     for name, n in dict(draws=draws, burn_in=burn_in, thin=thin, leapfrog=leapfrog).items(): check_count(name, n)
     if draws % CHAINS or draws < 2 * CHAINS:
         raise InputError(f"draws={draws}: expected an even number of at least {2 * CHAINS}")
+    check_unbounded(model, "posterior_given_visible")
     x, kept, rates = prepare_images(model, x), [], []
     with evaluating(model, seed):
         visible = visible.to(x.device)
         x = x.repeat(CHAINS, 1, 1, 1)                                                             # (2B, C, H, W)
         q = model.encode(torch.where(visible, x, model.prior_predictive(len(x)).mean))
-        y, scale = q.mean / q.stddev, q.stddev                                                    # z in units of its σ
+        mean, scale, _ = moments_of(q)
+        y = mean / scale                                                                          # z in units of its σ
         size, density, here = torch.full_like(y[:, 0], 0.3), None, ()                             # (2B,)
         for i in range(burn_in + thin * draws // CHAINS):
             if i <= burn_in or density is None:  # tempered in the first two thirds of the burn-in

@@ -18,12 +18,12 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 
 from ..basics.checks import InputError, MissingPackageError, check_count, check_positive, lookup
 from ..basics.figures import Picture
-from ..core import Head, kl_per_dimension
+from ..core import Head, kl_per_dimension, moments_of
 from ..data.splits import Data, Split
 from ..distributions.posteriors import FullCovariance, MeanField
 from .importance import believed
 from .metrics import split_for
-from ..models.inference import RunningWeights, fit_posterior, log_weights, raw_posterior
+from ..models.inference import RunningWeights, check_unbounded, fit_posterior, log_weights, raw_posterior
 from ..models.vae import VAE, evaluating, prepare_images
 from ..training.gradient_estimators import elbo_stl
 
@@ -181,20 +181,20 @@ def embed(mean: torch.Tensor,          # posterior means, (N, L)
     return project(mean.cpu().numpy(), seed)
 
 # %% ../../nbs/evaluation/06_latents.ipynb #ef14d5de
-def embedding_figure(model: VAE,            # any whose posterior has a mean
+def embedding_figure(model: VAE,            # any; the means of a flow's posterior are those of samples
                      data: ImageData,       # as for `evaluate`
                      split: Split = "test", # not used for images of your own
                      method: Literal["pca", "umap"] = "pca", # "umap" needs umap-learn
                      n: int = 2000,         # the first so many images
-                     seed: int = 0,         # of UMAP
+                     seed: int = 0,         # of UMAP, and of the samples of a flow
                      save: str | Path | None = None, # path: .png, .pdf or .svg
                      ) -> "Picture":
     "Posterior means in the plane, coloured by label."
     from vae_nb.basics.figures import BLUE, figure_style, panels, save_figure
     images, part = split_for(model, data, split)
     x, labels = first_images(model, images, part, n)
-    with evaluating(model): q = model.encoder.head(raw_posterior(model, x))
-    points, names = embed(q.mean, q.stddev, method, seed)
+    with evaluating(model, seed): mean, stddev, _ = moments_of(model.encoder.head(raw_posterior(model, x)))
+    points, names = embed(mean, stddev, method, seed)
     groups = [(None, slice(None))] if labels is None else [(i, labels == i) for i in labels.unique().tolist()]
     with figure_style():
         figure, ((ax,),) = panels(1, 4.2, [4.6], [], left=0.6, right=1.3, top=0.1, bottom=0.5)
@@ -262,14 +262,15 @@ def inference_gaps(model: VAE,         # trained
     check_positive("lr", lr)
     x, L = prepare_images(model, x), model.latent_dim
     model.decoder.head.check_data(x)
+    check_unbounded(model, "inference_gaps")
     if len(x) < 2: raise InputError("x holds 1 image; expected at least 2, for a standard error")
     piece = max(1, 4_000_000 // x.numel())
     with evaluating(model, seed) as device:
         own, raw = model.encoder.head, raw_posterior(model, x)
-        q = own(raw)
+        q, (mean, stddev, _) = own(raw), moments_of(own(raw))
         family = next((name for name, kind in FAMILIES.items() if type(own) is kind), "own")
         starts: dict[str, tuple[Head, torch.Tensor]] = {
-            name: (head := kind(L).to(device), raw_of(head, q.mean, q.stddev)) for name, kind in FAMILIES.items()}
+            name: (head := kind(L).to(device), raw_of(head, mean, stddev)) for name, kind in FAMILIES.items()}
         starts[family] = own, raw
         log_w = {"amortised": torch.cat([*log_weights(model, x, q, k, piece)])}
         for name, (head, start) in starts.items():

@@ -19,7 +19,7 @@ from torch import nn
 
 from ..basics.checks import InputError, check_count
 from ..basics.figures import Picture, pipeline, samples
-from ..core import INACTIVE_KL
+from ..core import INACTIVE_KL, moments_of
 from ..data.arrays import resize_images
 from ..data.image_files import picture_tensor, read_image
 from ..data.splits import Data, held_out_split
@@ -209,7 +209,7 @@ class EncodedView(LatentView):
         "Go to the mean of an image's posterior."
         with evaluating(self.model):
             self.image = prepare_images(self.model, image, 1, "image")
-            q = self.model.encode(self.image[0])
+            q = moments_of(self.model.encode(self.image[0]))
         self.original.show_image(self.image[0])
         mean = q.mean.tolist()
         self.rest_at(mean, list(zip(mean, q.stddev.tolist())))
@@ -252,7 +252,8 @@ class LatentExplorer(EncodedView):
         title = ipywidgets.HTML("<b>z</b>", layout=dict(margin="8px 0 0 0"))
         left = column([pictures, title, self.bars], flex="0 1 440px")
         self.build(self._controls(), row([left, self.latent_sliders.widget]))
-        if self.data is None: self.rest_at(model.prior().mean.tolist())
+        with evaluating(model): mean = moments_of(model.prior()).mean.tolist()
+        if self.data is None: self.rest_at(mean)
         else: self.encode_index(0)
 
     def _controls(self) -> ipywidgets.Box:

@@ -18,6 +18,7 @@ from ..basics.figures import Picture, image_grid
 from .widgets import (DataSource, DecodedView, NamedImage, PicturePanel, check_index, column, data_for,
                                     decode, held_out_images, image_pixels, index_field, latent_scales, png, row)
 from ..generation.model_figures import bilinear
+from ..core import moments_of
 from ..models.vae import VAE, evaluating
 
 # %% ../../nbs/explore/02_walks.ipynb #9994956d
@@ -45,7 +46,7 @@ class LatentWalk(DecodedView):
     def encode_images(self) -> None:
         "Encode the images that the fields name, and show the walk between them."
         self.x = held_out_images(self.data, [field.value for field in self.index_fields])
-        with evaluating(self.model): self.means = self.model.encode(self.x).mean  # (n, L)
+        with evaluating(self.model): self.means = moments_of(self.model.encode(self.x)).mean  # (n, L)
         for panel, x in zip(self.picture_panels, self.x): panel.show_image(x)
         self.show_walk()
 

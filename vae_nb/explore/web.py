@@ -21,7 +21,7 @@ from torch import nn
 from torch.distributions import Distribution
 
 from ..basics.checks import InputError, check_count, lookup
-from ..core import Conditional, kl_per_dimension
+from ..core import Conditional, kl_per_dimension, moments_of
 from ..data.splits import Data, held_out_split
 from ..distributions.likelihoods import (BernoulliLikelihood, HomoscedasticGaussian, ImagewiseGaussian,
                                               PixelwiseGaussian)
@@ -84,7 +84,7 @@ def make_presets(model: VAE,
     x = pictures_for(model, images, argument="data")[:count]
     q = model.encode(x)
     order = active_and_inactive(kl_per_dimension(q, prior).mean(0).tolist())
-    return Presets(q.mean, x, names, [*order.active, *order.inactive])
+    return Presets(moments_of(q).mean, x, names, [*order.active, *order.inactive])
 
 # %% ../../nbs/explore/06_web.ipynb #548b2af4
 _LIKELIHOODS = {PixelwiseGaussian: "pixelwise", ImagewiseGaussian: "imagewise",

@@ -25,7 +25,7 @@ from torch.distributions import Distribution
 
 from ..basics.checks import InputError, check_count
 from ..basics.figures import DOTS_PER_INCH, Picture, is_constant, sigma_map, to_array, to_pixels
-from ..core import kl_per_dimension
+from ..core import kl_per_dimension, moments_of
 from ..data.splits import Data, held_out_split
 from ..data.loading import as_data
 from ..models.vae import VAE, evaluating, prepare_images
@@ -241,6 +241,7 @@ def latent_scales(model: VAE,                # trained
         images = model.prior_predictive(n).mean.clamp(0, 1) if data is None else prepare_images(model, data.train[:n])
         q, prior = model.encode(images), model.prior()
         kl = kl_per_dimension(q, prior).mean(0)  # (L,)
+        q, prior = moments_of(q), moments_of(prior)
         reach = max((q.mean.abs() + 2 * q.stddev).max().item(), (prior.mean.abs() + 3 * prior.stddev).max().item())
         sigma = model.decode(q.mean[:128]).stddev.amax().item()
     return LatentScales(kl.cpu(), math.ceil(2 * reach) / 2, sigma)

@@ -15,7 +15,7 @@ from torch.distributions import Distribution
 
 from ..basics.checks import InputError, check_count, check_positive
 from ..basics.figures import Picture, curves, image_grid, pipeline, samples
-from ..core import kl_per_dimension
+from ..core import kl_per_dimension, moments_of
 from ..data.arrays import check_range
 from ..data.splits import Data, held_out_split
 from ..models.vae import VAE, evaluating, prepare_images
@@ -111,7 +111,8 @@ def neighbourhood_figure(model: VAE,         # trained
         rows = _informative(q, prior, min(check_count("n", n), model.latent_dim))
         moves = step * torch.arange(-4, 5, device=device)                       # (9,)
         z = q.sample().repeat(len(rows), len(moves), 1)                         # (rows, 9, L)
-        for row, i in zip(z, rows): row[:, i] += moves * prior.stddev[i]
+        sigma = moments_of(prior).stddev                                        # (L,)
+        for row, i in zip(z, rows): row[:, i] += moves * sigma[i]
         images = model.decode(z).mean                                           # (rows, 9, C, H, W)
         return image_grid(images, row_labels=[f"z[{i}]" for i in rows],
                           column_labels=[f"{move:+g}" if move else "z" for move in moves.tolist()], save=save)

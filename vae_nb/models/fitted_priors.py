@@ -19,6 +19,7 @@ from torch.distributions import Categorical, Distribution, Independent, MixtureS
 from ..basics.checks import InputError, check_count, lookup
 from ..data.splits import Data
 from ..data.loading import as_data
+from ..core import moments_of
 from ..distributions.posteriors import CholeskyGaussian
 from .vae import VAE, evaluating
 
@@ -73,14 +74,14 @@ def _encoded(model: VAE, data: Data, seed: int, value: Callable[[Distribution], 
 
 def _covariance(q: Distribution) -> torch.Tensor: # (B, L, L)
     if isinstance(q, MultivariateNormal): return q.covariance_matrix
-    if isinstance(q, Independent): return q.variance.diag_embed()
+    if isinstance(q, Independent) and moments_of(q, 2).exact: return q.variance.diag_embed()
     raise InputError(f"kind='gaussian' needs a posterior with a known covariance, and {type(q).__name__} has none; "
                      "kind='mixture' needs only its samples")
 
 
 def _fit_gaussian(model: VAE, data: Data, components: int, seed: int) -> tuple[nn.Module, dict[str, torch.Tensor]]:
+    within = _encoded(model, data, seed, lambda q: _covariance(q).sum(0, keepdim=True)).sum(0)  # (L, L)
     mean = _encoded(model, data, seed, lambda q: q.mean)                                        # (N, L)
-    within = _encoded(model, data, seed, lambda q: _covariance(q).mean(0, keepdim=True) * len(q.mean)).sum(0)
     covariance = (within / len(mean)) + mean.T.cov(correction=0).reshape(within.shape)          # (L, L)
     return FullCovariancePrior(model.latent_dim), dict(loc=mean.mean(0), scale_tril=torch.linalg.cholesky(covariance))
 

@@ -142,6 +142,18 @@ def adapted(size: torch.Tensor,       # of the last step
     "A longer step where more was accepted than wanted. A chain is exact only while its steps are *not* adapted."
     return size * (0.3 * (acceptance - target)).exp()
 
+# %% ../../nbs/models/03_inference.ipynb #5b8e1c21
+def check_unbounded(model: VAE, # any
+                    what: str,  # the function that needs it, for the message
+                    ) -> None:
+    "Raise an InputError unless latents may be any real numbers under the prior."
+    prior, far = model.prior(), 1e6 * torch.ones(2, model.latent_dim)
+    try: support = prior.support
+    except NotImplementedError: return
+    if support is None or support.check(far * torch.tensor([[1.0], [-1.0]])).all(): return
+    raise InputError(f"{what} moves latents to any real numbers, but the prior, a {type(prior).__name__}, has the "
+                     f"support {support}; log_likelihood works for every posterior and prior")
+
 # %% ../../nbs/models/03_inference.ipynb #cc0774bb
 def raw_posterior(model: VAE,        # any
                   x: torch.Tensor,   # (N, C, H, W), floats, on the model's device

@@ -6,10 +6,11 @@
 __all__ = ['VAE', 'create_vae', 'evaluating', 'prepare_images']
 
 # %% ../../nbs/models/01_vae.ipynb #07fae745
+import inspect
 import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -21,7 +22,7 @@ from torch.distributions import Distribution
 from .. import __version__
 from ..basics.checks import InputError, InputTypeError, check_batch, check_count, check_image_shape, lookup
 from ..basics.numerics import full_precision, seed_generators, to_unit
-from ..core import Conditional, Head, Terms
+from ..core import Conditional, Head, Terms, check_rsample, moments_of
 from ..data.arrays import check_range
 from ..distributions.discretised import DiscretisedLogistic
 from ..distributions.likelihoods import (PIXEL_SIGMA_FLOOR, BernoulliLikelihood, GaussianLikelihood,
@@ -30,7 +31,7 @@ from ..distributions.posteriors import FullCovariance, MeanField
 from ..distributions.priors import GaussianPrior
 from .tensor_files import FORMAT, digest, load_tensors, load_weights, replace_file, save_tensors
 from ..networks.decoders import CNNDecoder, MLPDecoder
-from ..networks.encoders import CNNEncoder, MLPEncoder
+from ..networks.encoders import CNNEncoder, MLPEncoder, Network
 
 # %% ../../nbs/models/01_vae.ipynb #29abcfeb
 class VAE(nn.Module):
@@ -50,6 +51,7 @@ class VAE(nn.Module):
         if decoder.head.event_shape != self.image_shape:
             raise InputError(f"images: the encoder takes {self.image_shape}, "
                              f"the decoder gives {decoder.head.event_shape}")
+        if not any(p.is_meta for p in encoder.parameters()): check_rsample(encoder.head)
         self.encoder, self.decoder, self.prior = encoder, decoder, prior
         self.config: dict | None = None  # the arguments of `create_vae`, as JSON can hold them; None: made by hand
 
@@ -88,8 +90,8 @@ class VAE(nn.Module):
     def reconstruct(self,
                     x: torch.Tensor,   # images (..., C, H, W), uint8 or float in [0, 1]
                     ) -> Distribution: # p(x|z) at z = the mean of q(z|x), batch (...), event (C, H, W)
-        "The distribution over images at the posterior mean of each image."
-        return self.decode(self.encode(x).mean)
+        "The distribution over images at the posterior mean of each image; a flow's mean is that of 1,000 samples."
+        return self.decode(moments_of(self.encode(x)).mean)
 
     def prior_predictive(self,
                          n: int,            # number of draws
@@ -242,6 +244,33 @@ def _plain(value):
     if not callable(value): return [int(v) for v in value]
     return {"own": getattr(value, "__name__", type(value).__name__)}
 
+# %% ../../nbs/models/01_vae.ipynb #7d3b0a11
+def build(given: dict, # the arguments of `create_vae`
+          device: str | None = None, # "meta": known parts get no numbers, so that no size costs memory; None: as usual
+          ) -> "VAE":
+    "What `create_vae` does."
+    given |= dict(image_shape=check_image_shape(given["image_shape"]),
+                  latent_dim=check_count("latent_dim", given["latent_dim"]))
+    image_shape, latent_dim, posterior, prior = (given[name] for name in ("image_shape", "latent_dim", "posterior", "prior"))
+    options = _likelihood_options(given["likelihood"], {n: given[n] for n in ("noise", "mean", "sigma", "sigma_floor")})
+    if image_shape[2] in (1, 3, 4) and image_shape[0] > 4:
+        warnings.warn(f"image_shape={image_shape} means {image_shape[0]} channels of "
+                      f"{image_shape[1]}×{image_shape[2]} pixels; were the channels meant to come last?", stacklevel=3)
+    with torch.device(device) if device else nullcontext():
+        q_head = posterior if isinstance(posterior, Head) else lookup("posterior", posterior, _posteriors)(latent_dim)
+        p_head = _likelihood(image_shape, given["likelihood"], options)
+        how = {name: given[name] for name in ("hidden", "channels", "kernel_size", "activation")}
+        to_latents = _network("encoder", given["encoder"], _encoders, image_shape, q_head.param_shape, **how)
+        to_images = _network("decoder", given["decoder"], _decoders, latent_dim, p_head.param_shape,
+                             float32_out=options.get("mean") == "identity", **how)
+        if prior is None: prior = GaussianPrior(latent_dim)
+    seen, shown = (n.out_shape if isinstance(n, Network) and n is not given[name] else None  # of one's own: by a trial run
+                   for name, n in (("encoder", to_latents), ("decoder", to_images)))
+    model = VAE(Conditional(to_latents, q_head, image_shape, seen),
+                Conditional(to_images, p_head, (latent_dim,), shown), prior)
+    model.config = {name: _plain(value) for name, value in (given | options).items()}
+    return model
+
 # %% ../../nbs/models/01_vae.ipynb #cbc9cc0a
 def create_vae(image_shape: Sequence[int],              # (C, H, W)
                latent_dim: int = 16,                    # length L of the latent vector
@@ -260,22 +289,7 @@ def create_vae(image_shape: Sequence[int],              # (C, H, W)
                prior: nn.Module | None = None,          # p(z); None: the standard normal
                ) -> VAE:                                # untrained, on the CPU
     "Build a VAE from names, numbers and, where wanted, modules of your own."
-    image_shape, latent_dim = check_image_shape(image_shape), check_count("latent_dim", latent_dim)
-    given = dict(locals())
-    options = _likelihood_options(likelihood, dict(noise=noise, mean=mean, sigma=sigma, sigma_floor=sigma_floor))
-    if image_shape[2] in (1, 3, 4) and image_shape[0] > 4:
-        warnings.warn(f"image_shape={image_shape} means {image_shape[0]} channels of "
-                      f"{image_shape[1]}×{image_shape[2]} pixels; were the channels meant to come last?", stacklevel=2)
-    q_head = posterior if isinstance(posterior, Head) else lookup("posterior", posterior, _posteriors)(latent_dim)
-    p_head = _likelihood(image_shape, likelihood, options)
-    how = dict(hidden=hidden, channels=channels, kernel_size=kernel_size, activation=activation)
-    to_latents = _network("encoder", encoder, _encoders, image_shape, q_head.param_shape, **how)
-    to_images = _network("decoder", decoder, _decoders, latent_dim, p_head.param_shape,
-                         float32_out=options.get("mean") == "identity", **how)
-    model = VAE(Conditional(to_latents, q_head, image_shape), Conditional(to_images, p_head, (latent_dim,)),
-                GaussianPrior(latent_dim) if prior is None else prior)
-    model.config = {name: _plain(value) for name, value in (given | options).items()}
-    return model
+    return build(dict(locals()))
 
 # %% ../../nbs/models/01_vae.ipynb #a688d471
 @contextmanager
@@ -306,6 +320,94 @@ def prepare_images(model: VAE,                # for its image shape and device
                          f"({count or 'B'}, {', '.join(map(str, model.image_shape))})")
     return model.prepare(x, argument)
 
+# %% ../../nbs/models/01_vae.ipynb #7d3b0a12
+class OwnActivation(nn.Module):
+    "Takes the place of an activation of the user's own, whose name is all that a recipe knows."
+
+
+def skeleton(config: dict, # the arguments of `create_vae`, as a model records them
+             own: dict,    # parts of the user's own, by their names
+             ) -> VAE:     # without numbers, except in those parts
+    "The model that a recipe gives, on the meta device: it costs no memory, whatever its size."
+    if isinstance(config.get("activation"), dict): own = {**own, "activation": OwnActivation}
+    given = inspect.signature(create_vae).bind(**{**config, **own})
+    given.apply_defaults()
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")
+        return build(given.arguments, "meta")
+
+
+def _attributes(module: nn.Module) -> dict:
+    "What a module holds beside its numbers and modules, and what it holds in the place of a method or a constant."
+    return {name: value for name, value in vars(module).items()
+            if name not in vars(nn.Module()) and not isinstance(value, torch.Tensor) and name != "config"}
+
+
+def _same(a: object, b: object) -> bool:
+    if callable(a) and callable(b): return getattr(a, "__qualname__", a) == getattr(b, "__qualname__", b)
+    try: return bool(a == b)
+    except (ValueError, TypeError, RuntimeError): return False  # an array of the user's own
+
+# %% ../../nbs/models/01_vae.ipynb #7d3b0a13
+PARTS = {"encoder.network": "encoder", "encoder.head": "posterior", "decoder.network": "decoder",
+         "decoder.head": "likelihood", "prior": "prior"} # where the parts of a model stand, and their names in `create_vae`
+
+
+def _changed(a: nn.Module | None, b: nn.Module | None) -> tuple[str, object, object] | None:
+    "The first attribute, or \"\" for the class, in which module `a` of a model is not `b` of its recipe; and both values."
+    if a is b or isinstance(b, OwnActivation): return None
+    if a is None or b is None or type(a) is not type(b): return "", a and type(a), b and type(b)
+    mine, theirs = _attributes(a), _attributes(b)
+    for name in [*theirs, *(name for name in mine if name not in theirs and hasattr(type(a), name))]:
+        value, expected = getattr(a, name, None), theirs.get(name, getattr(type(a), name, None))
+        ours = getattr(value, "__module__", None) or ""  # `fit` wraps `forward` for the time of a training
+        if not _same(value, expected) and not (name == "forward" and ours.startswith("vae_nb.")):
+            return name, value, expected
+    return None
+
+# %% ../../nbs/models/01_vae.ipynb #7d3b0a14
+def _change(model: VAE, recipe: VAE) -> str | None:
+    "The first thing in which a model is not what its recipe gives, and what to write instead; None: they are the same."
+    mine, theirs = (dict(m.named_modules(remove_duplicate=False)) for m in (model, recipe))
+    placeholders = tuple(f"{name}." for name, m in theirs.items() if isinstance(m, OwnActivation))
+    for path in {**theirs, **mine}:
+        if path.startswith(placeholders) or not (change := _changed(mine.get(path), theirs.get(path))): continue
+        name, value, expected = change
+        argument = next((PARTS[part] for part in PARTS if f"{path}.".startswith(f"{part}.")), "…")
+        line = f"{name}={value!r}" if name and name in (model.config or {}) else f"{argument}=…"
+        value, expected = (f"{getattr(v, '__name__', None) or repr(v):.100}" for v in (value, expected))
+        return f"{'.'.join(filter(None, (path, name))) or 'the model'} is {value}, and not {expected}. " \
+               f"Instead of changing the model, write create_vae(..., {line})" \
+               + (", or with_prior(model, prior)" if argument == "prior" else "")
+    mine, theirs = ({name: tuple(t.shape) for name, t in m.state_dict().items() if not name.startswith(placeholders)}
+                    for m in (model, recipe))
+    different = next((name for name in {**theirs, **mine} if mine.get(name) != theirs.get(name)), None)
+    if different: return f"{different} has shape {mine.get(different)}, and not {theirs.get(different)}"
+    return None
+
+# %% ../../nbs/models/01_vae.ipynb #7d3b0a15
+def own_parts(config: dict) -> dict[str, str]: # argument of `create_vae` to the name of the class
+    "The parts of a model that are the user's own."
+    return {name: str(value.get("own")) for name, value in config.items() if isinstance(value, dict)}
+
+
+def check_rebuildable(model: VAE # which is to be saved
+                      ) -> None:
+    "Raise an InputError unless the recipe that `save` writes down gives this very model."
+    if model.config is None:
+        raise InputError("this VAE was put together by hand, so there is no recipe to write down: "
+                         "build it with create_vae, giving your own parts as modules, or save its state_dict")
+    parts = {argument: model.get_submodule(path) for path, argument in PARTS.items()}
+    own = {name: parts[name] for name in own_parts(model.config) if name in parts}
+    try: change = _change(model, skeleton(model.config, own))
+    except (ValueError, TypeError, KeyError, RuntimeError) as e: change = f"the recipe can't be built: {e}"
+    for name, part in own.items():
+        if (found := type(part).__name__) != (recorded := own_parts(model.config)[name]):
+            change = f"{name} is a {found}, and not a {recorded}. Give it to create_vae as {name}=…"
+    kinds = sorted({str(t.dtype).removeprefix("torch.") for t in model.state_dict().values() if t.is_floating_point()})
+    if len(kinds) > 1: change = f"its numbers are {' and '.join(kinds)}, and a loaded model has one kind: model.to(dtype)"
+    if change: raise InputError(f"this model is not the one that its config.json would give back: {change}")
+
 # %% ../../nbs/models/01_vae.ipynb #4bbed445
 def _config_digest(folder: Path) -> str: # of all that config.json says, whatever ends its lines
     return digest((folder / "config.json").read_text(encoding="utf-8").encode())
@@ -315,20 +417,29 @@ def write_model(model: VAE,   # made by `create_vae`
                 folder: Path, # made if it isn't there
                 ) -> None:
     "What `VAE.save` does."
-    if model.config is None:
-        raise InputError("this VAE was put together by hand, so there is no recipe to write down: "
-                         "build it with create_vae, giving your own parts as modules, or save its state_dict")
+    check_rebuildable(model)
+    assert model.config is not None  # as was checked
     text = {"format": FORMAT, "vae_nb": __version__, "create_vae": model.config}
     replace_file(folder / "config.json",
                  lambda path: path.write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8"))
     save_tensors(folder / "model.safetensors", model.state_dict(), {"config_sha256": _config_digest(folder)})
 
 # %% ../../nbs/models/01_vae.ipynb #5b2caaf2
+def check_readable(path: Path # of a file
+                   ) -> None:
+    "Raise an InputError that says why a file can't be read, and a FileNotFoundError if it isn't there."
+    try: path.open("rb").close()
+    except FileNotFoundError: raise
+    except OSError as e: raise InputError(f"{path} can't be read: {(e.strerror or str(e)).lower()}") from None
+
+
 def _read_config(folder: Path) -> dict:
     path = folder / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"folder={str(folder)!r} holds no saved model: config.json is missing")
+    try: check_readable(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(f"folder={str(folder)!r} holds no saved model: config.json is missing") from None
     try: config = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError: raise InputError(f"{path} is damaged: its brackets are nested too deeply") from None
     except ValueError as e: raise InputError(f"{path} is damaged: {e}") from None
     if not isinstance(config, dict) or not isinstance(config.get("create_vae", {}), dict):
         raise InputError(f"{path} is damaged: it holds no recipe")
@@ -337,6 +448,36 @@ def _read_config(folder: Path) -> dict:
                          f"this version of vae_nb ({__version__}) reads format {FORMAT}")
     if "create_vae" not in config: raise InputError(f"{path} is damaged: it holds no recipe")
     return config["create_vae"]
+
+# %% ../../nbs/models/01_vae.ipynb #7d3b0a16
+LARGEST = 2 ** 40 # no size in a recipe is larger
+
+
+def check_recipe(config: dict,  # what config.json holds
+                 modules: dict, # parts of the user's own
+                 weights: dict[str, torch.Tensor], # of the file beside it
+                 folder: Path,  # of both, for the message
+                 ) -> None:
+    "Raise an InputError unless the recipe gives a model with these weights. It costs no memory, whatever it asks for."
+    where = f"config.json in {str(folder)!r}"
+    for name, value in config.items():
+        numbers = value if isinstance(value, list) else [value]
+        if len(numbers) > 3 + len(weights) or any(isinstance(n, (int, float)) and abs(n) > LARGEST for n in numbers):
+            raise InputError(f"{where} asks for another {name} than model.safetensors holds: too many, or too large")
+    try: recipe = skeleton(config, modules)
+    except InputError: raise
+    except Exception as e:
+        raise InputError(f"{where} holds a recipe that can't be followed: {type(e).__name__}: {e}") from None
+    unknown = tuple(f"{name}." for name, m in recipe.named_modules() if isinstance(m, OwnActivation))
+    floats = {t.dtype for t in weights.values() if t.is_floating_point()}
+    def kinds(state): return {name: (tuple(t.shape), "float" if t.dtype in floats else str(t.dtype))
+                              for name, t in state.items() if not name.startswith(unknown)}
+    mine, theirs = kinds(weights), {name: (shape, "float" if kind == "torch.float32" else kind)
+                                    for name, (shape, kind) in kinds(recipe.state_dict()).items()}
+    for name in {**theirs, **mine}:
+        if mine.get(name) != theirs.get(name):
+            raise InputError(f"the weights in {str(folder)!r} are of another architecture than {where}: "
+                             f"{name} is {mine.get(name)}; expected {theirs.get(name)}")
 
 # %% ../../nbs/models/01_vae.ipynb #7f8c3df0
 def usable_device(device: str | torch.device, # such as "cpu", "cuda" or "cuda:1"
@@ -354,13 +495,15 @@ def read_model(folder: Path,  # what `write_model` wrote
                ) -> VAE:      # on the CPU, in evaluation mode
     "What `VAE.load` does."
     config = _read_config(folder)
-    own = {name: value["own"] for name, value in config.items() if isinstance(value, dict)}
+    own = own_parts(config)
     if own.keys() != modules.keys():
         raise InputError(f"the model in {str(folder)!r} has parts of your own: {own or 'none'}; "
                          f"given to load were: {sorted(modules) or 'none'}")
-    weights, metadata = load_tensors(folder / "model.safetensors")
+    if (path := folder / "model.safetensors").exists(): check_readable(path)
+    weights, metadata = load_tensors(path)
     if metadata.get("config_sha256") != _config_digest(folder):
         raise InputError(f"config.json and model.safetensors in {str(folder)!r} do not belong together")
+    check_recipe(config, modules, weights, folder)
     with torch.random.fork_rng(devices=[]): model = create_vae(**{**config, **modules})
     model.to(next((w.dtype for w in weights.values() if w.is_floating_point()), torch.float32))
     load_weights(model, weights, folder)

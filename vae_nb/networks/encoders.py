@@ -48,7 +48,7 @@ LINEAR_MAPS = nn.Linear, nn.Conv2d, nn.ConvTranspose2d
 def he_init_(layer: nn.Module, # other modules than linear maps are left alone
              ) -> None:
     "Draw a linear map's weights so that a rectified signal keeps its variance (He et al. 2015)."
-    if not isinstance(layer, LINEAR_MAPS): return
+    if not isinstance(layer, LINEAR_MAPS) or layer.weight.is_meta: return  # a model without numbers
     outputs = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
     seen = layer.weight.numel() / outputs  # inputs of one output
     if isinstance(layer, nn.ConvTranspose2d): seen /= prod(layer.stride)

@@ -24,11 +24,11 @@ from torch import nn
 
 from ..basics.checks import InputError, InputTypeError, check_count, check_positive, lookup
 from ..basics.numerics import seed_generators
-from ..core import INACTIVE_KL, Terms, kl_per_dimension
+from ..core import INACTIVE_KL, Terms, kl_per_dimension, moments_of
 from ..data.splits import Data
 from ..data.loading import AnySource, as_data
 from ..distributions.beta_nll import beta_score, check_beta
-from ..models.vae import VAE, check_images_for, evaluating
+from ..models.vae import VAE, check_images_for, check_rebuildable, evaluating
 from .acceleration import (PRECISIONS, CompileMode, Precision, Step, accelerated, compile_mode,
                                           network_dtype)
 from .devices import (CtrlC, Share, any_process, ctrl_c_waits, main_first, only_main_warns,
@@ -317,9 +317,7 @@ def check_run(given: dict, # the arguments of `fit`
     if given["overwrite"] and out is None: raise InputError("overwrite=True needs out, the folder of the run to replace")
     if out is not None and (not isinstance(out, (str, Path)) or not str(out)):
         raise InputTypeError(f"out={out!r}: expected a folder")
-    if out is not None and model.config is None:
-        raise InputError(f"out={str(out)!r}: a VAE that was put together by hand can't be saved as a folder; "
-                         "build it with create_vae")
+    if out is not None: check_rebuildable(model)
     if data.image_shape != model.image_shape:
         raise InputError(f"data has images of shape {data.image_shape}; the model expects {model.image_shape}")
     if s["accumulate"] > 1 and s["batch_size"] * s["accumulate"] > len(data.train) // world:
@@ -447,8 +445,8 @@ def diagnose(model: VAE,      # any
     bad = [name for name, p in model.named_parameters() if not p.isfinite().all()]
     if bad: return f"the weights {', '.join(bad[:3])}{' …' if len(bad) > 3 else ''}, already before this step"
     t = model.forward_unchecked(x, k, score)
-    for name, get in [("x", lambda: t.x), ("the mean of q(z|x)", lambda: t.q.mean),
-                      ("the stddev of q(z|x)", lambda: t.q.stddev), ("z", lambda: t.z),
+    for name, get in [("x", lambda: t.x), ("the mean of q(z|x)", lambda: moments_of(t.q).mean),
+                      ("the stddev of q(z|x)", lambda: moments_of(t.q).stddev), ("z", lambda: t.z),
                       ("the mean of p(x|z)", lambda: t.p.mean),
                       ("the stddev of p(x|z)", lambda: t.p.stddev), ("log p(x|z)", lambda: t.log_px),
                       ("KL(q‖p)", lambda: t.kl), ("the score", lambda: t.score)]:
@@ -489,9 +487,7 @@ def warn_of_collapse(model: VAE, # trained
                      ) -> None:
     "Warn if at least 19 in 20 latents are inactive and all together have less than one nat, on 256 images."
     x = next(data.batches("valid" if len(data.valid) else "train", 256, shuffle=False))
-    try:
-        with evaluating(model): kl = kl_per_dimension(model.encode(x), model.prior()).mean(0)  # (L,)
-    except NotImplementedError: return  # the moments of a flow are not known
+    with evaluating(model): kl = kl_per_dimension(model.encode(x), model.prior()).mean(0)  # (L,)
     inactive = (kl < INACTIVE_KL).sum().item()
     if inactive < 0.95 * len(kl) or kl.sum() >= 1: return
     warnings.warn(f"posterior collapse: {inactive} of {len(kl)} latents have a KL below {INACTIVE_KL} nats, together "

@@ -14,7 +14,7 @@ import torch
 from torch.distributions import Distribution, MultivariateNormal, Normal
 
 from ..basics.checks import InputError, InputTypeError, check_count, check_positive, lookup
-from ..core import Terms, kl_per_dimension
+from ..core import Terms, kl_per_dimension, moments_of
 from .objectives import elbo
 
 # %% ../../nbs/training/02_regularisers.ipynb #8cd28f32
@@ -121,6 +121,9 @@ def latent_covariance(q: Distribution,   # posterior, batch (B,), event (L,)
                       kind: Literal["I", "II"] = "II", # "I": of the posterior's means; "II": of the aggregate posterior
                       ) -> torch.Tensor: # (L, L)
     "Covariance of the latents over a batch (Kumar et al. 2018)."
+    if not moments_of(q, 2).exact:
+        raise InputTypeError(f"posterior is a {type(q).__name__}, whose mean and covariance are not known; DIP-VAE needs "
+                             "both, with their gradients")
     covariance = q.mean.T.cov(correction=0).reshape(q.mean.shape[-1:] * 2)
     if lookup("kind", kind, {"I": True, "II": False}): return covariance
     within = q.covariance_matrix if isinstance(q, MultivariateNormal) else q.variance.diag_embed()
