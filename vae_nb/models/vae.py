@@ -19,7 +19,7 @@ from torch import nn
 from torch.distributions import Distribution
 
 from .. import __version__
-from ..basics.checks import InputError, InputTypeError, check_batch, check_count, check_image_shape, lookup
+from ..basics.checks import InputError, InputTypeError, check_batch, check_count, check_image_shape, check_type, lookup
 from ..basics.numerics import full_precision, seed_generators, to_unit
 from ..core import Conditional, Head, Terms
 from ..distributions.discretised import DiscretisedLogistic
@@ -235,13 +235,26 @@ def create_vae(image_shape: Sequence[int],              # (C, H, W)
     model.config = {name: _plain(value) for name, value in (given | options).items()}
     return model
 
+# %% ../../nbs/models/01_vae.ipynb #5e1f0002
+def check_model(model: object,           # what the user gave
+                argument: str = "model", # its name, for the message
+                ) -> VAE:                # the same
+    "The model, or an InputTypeError with the line to write instead."
+    expected = "a VAE, as create_vae makes it and VAE.load reads it"
+    if isinstance(model, (str, Path)): expected = f"a VAE: VAE.load({str(model)!r}) reads one"
+    if isinstance(getattr(model, "module", None), VAE): expected = f"the VAE inside: {argument}.module"
+    if isinstance(model, type): expected = "a VAE, not its class"
+    if hasattr(model, "train") and hasattr(model, "valid"): expected = "a VAE; these are data: the model comes before them"
+    return check_type(argument, model, VAE, expected)
+
 # %% ../../nbs/models/01_vae.ipynb #a688d471
 @contextmanager
 def evaluating(model: VAE,    # any; its training mode is restored at the end
                seed: int = 0, # of the random numbers inside
                ) -> Iterator[torch.device]: # the model's device, as in `with evaluating(model) as device:`
     "Evaluation mode, no gradients, and a random state of its own."
-    device, training = next(model.parameters()).device, model.training
+    seed = check_count("seed", seed, 0)
+    device, training = next(check_model(model).parameters()).device, model.training
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             seed_generators(seed, device)
@@ -256,6 +269,7 @@ def prepare_images(model: VAE,                # for its image shape and device
                    argument: str = "x",       # name of the argument, for the message
                    ) -> torch.Tensor:         # (B, C, H, W), float, on the model's device
     "A batch of images as the model takes it; raises if their shape or number is not the expected one."
+    check_model(model)
     x = torch.as_tensor(x)
     check_batch(x, model.image_shape, argument)
     if x.ndim == 3: x = x[None]

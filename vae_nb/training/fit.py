@@ -27,7 +27,7 @@ from ..core import INACTIVE_KL, Terms, kl_per_dimension
 from ..data.splits import Data
 from ..data.loading import AnySource, as_data
 from ..distributions.beta_nll import beta_score, check_beta
-from ..models.vae import VAE, evaluating
+from ..models.vae import VAE, check_model, evaluating
 from .acceleration import (PRECISIONS, CompileMode, Precision, Step, accelerated, compile_mode,
                                           network_dtype)
 from .devices import (CtrlC, any_process, ctrl_c_waits, main_first, make_accelerator, only_main_warns,
@@ -75,6 +75,7 @@ def fit(model: VAE,            # trained in place
     """Maximise an objective over the images; report, validate and stop on the true ELBO. Ctrl-C ends the training.
     An argument that can't be right raises an InputError (a ValueError), a loss that isn't finite FloatingPointError."""
     given = dict(locals())
+    check_model(model)
     with ExitStack() as stack:  # what is entered here ends with the training, also after an error
         stack.callback(model.to, next((p.device for p in model.parameters()), "cpu"))  # back to where it was
         stack.enter_context(only_main_warns())
