@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from torch.distributions import Distribution
 
-from .checks import InputError, InputTypeError, check_count, lookup
+from .checks import InputError, InputTypeError, check_count, check_path, check_type, lookup, refusal
 from .numerics import to_unit
 
 if TYPE_CHECKING: import pandas  # which is imported where it is needed, since it takes time
@@ -108,7 +108,8 @@ def save_figure(figure: Picture,                # what to write
                 ) -> Picture:                   # the same figure
     "Write `figure` to `path`, whole or not at all, and give it back; an InputError if that can't be."
     if path is None: return figure
-    path = Path(path)
+    path = check_path("save", path, "a name that ends in .png, .pdf or .svg")
+    check_type("figure", figure, Figure, "what a figure function of vae_nb returns")
     suffix = path.suffix.lower()
     if suffix not in (".png", ".pdf", ".svg"):
         raise InputError(f"save={str(path)!r}: expected a name that ends in .png, .pdf or .svg")
@@ -204,6 +205,7 @@ def to_array(x: Array,                # uint8 or float, on any device, with or w
              shape: str | tuple[int, ...] = "(C, H, W)", # the names of its dimensions, or a tuple: its exact shape
              ) -> np.ndarray:         # float32; bytes are brought to [0, 1]
     "`x` as float32 NumPy, or an error that says what was expected."
+    if not hasattr(x, "shape"): raise InputTypeError(refusal(argument, x, f"a tensor or an array {shape}"))
     x = torch.as_tensor(x).detach().cpu()
     if not (x.is_floating_point() or x.dtype == torch.uint8):
         raise InputTypeError(f"{argument} has dtype {x.dtype}; expected uint8 (0 to 255) or a float dtype")
@@ -451,7 +453,7 @@ def draw_grid(ax: Axes,     # matplotlib axes
 # %% ../../nbs/basics/02_figures.ipynb #21b2b0fa
 def _as_table(images: Array, columns: int | None) -> np.ndarray:
     "(N, C, H, W) -> (R, K, C, H, W), the last row filled with white."
-    images = torch.as_tensor(images)
+    images = torch.as_tensor(images) if hasattr(images, "shape") else to_array(images, "images", "(N, C, H, W)")
     if images.ndim == 5: return to_array(images, "images", "(R, K, C, H, W)")
     rows = to_array(images, "images", "(N, C, H, W)")
     columns = min(len(rows), 8 if columns is None else check_count("columns", columns))
@@ -502,19 +504,32 @@ def image_grid(images: Array,               # (N, C, H, W), or (R, K, C, H, W) a
     return save_figure(figure, save)
 
 # %% ../../nbs/basics/02_figures.ipynb #d95d99b2
+def as_table(table: object,  # pandas, a list of dicts, or a dict of lists
+             argument: str,  # its name, for the message
+             ) -> "pandas.DataFrame":
+    "What a history or another table is, with a row for each epoch; else an InputTypeError."
+    import pandas
+    if isinstance(table, pandas.DataFrame): return table
+    rows = isinstance(table, Sequence) and all(isinstance(row, Mapping) for row in table) and not isinstance(table, str)
+    if not (rows or isinstance(table, Mapping)):
+        raise InputTypeError(refusal(argument, table, "a table: what fit returned, a list of dicts, or a pandas table"))
+    try: return pandas.DataFrame(table)
+    except ValueError as error: raise InputError(f"{argument} is no table: {error}") from None
+
+
 def _tables(histories: Mapping[str, Sized],    # {label: table}
             names: str | Sequence[str] | None, # columns; None: all that are numbers
             x: str,                            # column on the horizontal axis
             ) -> "tuple[dict[str, pandas.DataFrame], list[str]]": # as pandas tables, and the names to draw
-    import pandas
-    tables = {label: pandas.DataFrame(table) for label, table in histories.items()}
+    check_type("histories", histories, Mapping, "{label: table}, such as {\"train\": history}")
+    tables = {label: as_table(table, f"histories[{label!r}]") for label, table in histories.items()}
     if not tables: raise InputError("histories is empty; expected {label: table}")
     for label, table in tables.items():
         if table.empty: raise InputError(f"histories[{label!r}] is empty; expected a row for each {x}")
         lookup("x", x, dict.fromkeys(table.columns))
     known = dict.fromkeys(name for table in tables.values() for name in table.select_dtypes("number") if name != x)
     if not known: raise InputError(f"histories have no numbers beside {x!r}")
-    names = [names] if isinstance(names, str) else list(names or known)
+    names = list(names or known) if names is None or isinstance(names, Sequence) and not isinstance(names, str) else [names]
     for name in names: lookup("names", name, known)
     return tables, names
 

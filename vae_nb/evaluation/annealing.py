@@ -17,7 +17,7 @@ import torch
 from ..basics.checks import check_count, lookup
 from .importance import BELIEVABLE, check_events
 from ..models.inference import RunningWeights, adapted, hmc_step, samples_allowed, with_gradient
-from ..models.vae import VAE, evaluating, prepare_images
+from ..models.vae import VAE, check_model, evaluating, prepare_images
 
 # %% ../../nbs/evaluation/02_annealing.ipynb #2007f2f4
 def temperatures(n: int,          # steps, T
@@ -165,7 +165,7 @@ def bidirectional(model: VAE,               # trained
     from tqdm.auto import tqdm
     _check(chains, steps, leapfrog, pilots, start, seed)
     beta, parts = temperatures(steps), []
-    size = max(1, samples_allowed(model, max_memory, 3) // max(chains, pilots))
+    size = max(1, samples_allowed(check_model(model), max_memory, 3) // max(chains, pilots))
     total = -(-check_count("n", n) // size) * 2 * (steps - 1)
     with evaluating(model, seed), tqdm(total=total, unit="step", disable=not progress) as bar:
         z = model.prior().sample((n,))

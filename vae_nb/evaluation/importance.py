@@ -16,7 +16,7 @@ from ..basics.checks import InputError, InputTypeError, check_batch, check_count
 from ..basics.numerics import full_precision, rng_for
 from ..distributions.discretised import dequantise
 from ..models.inference import RunningWeights, log_weights
-from ..models.vae import VAE, evaluating, prepare_images
+from ..models.vae import VAE, check_model, evaluating, prepare_images
 
 # %% ../../nbs/evaluation/01_importance.ipynb #6e73f758
 def check_events(model: VAE,      # whose likelihood says which values a pixel can take
@@ -77,8 +77,8 @@ def log_likelihood(model: VAE,               # trained
     estimate; raises an InputError for pixels that the likelihood gives no probability to."""
     from tqdm.auto import tqdm
     k, seed = check_count("k", k), check_count("seed", seed, 0)
+    check_batch(x, check_model(model).image_shape)
     x = torch.as_tensor(x)
-    check_batch(x, model.image_shape)
     prepare_images(model, x[:1] if x.ndim == 4 else x)
     if x.ndim == 3: x = x[None]
     results = []
@@ -116,7 +116,9 @@ def bits_per_dimension(model: VAE,               # of a discretised likelihood, 
                        progress: bool = False,   # show a bar
                        ) -> torch.Tensor:        # (B,), bits for each pixel and channel; an upper bound if dequantised
     "Bits that the model needs for each of the C·H·W numbers of an 8-bit image."
-    head, x = model.decoder.head, torch.as_tensor(x)
+    head = check_model(model).decoder.head
+    check_batch(x, model.image_shape)
+    x = torch.as_tensor(x)
     if x.dtype != torch.uint8:
         raise InputTypeError(f"x has dtype {x.dtype}; expected uint8: bits are counted for the 256 levels of a file")
     if head.levels not in (None, 256):

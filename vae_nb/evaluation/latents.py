@@ -16,7 +16,8 @@ import torch
 from torch import nn
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, kl_divergence
 
-from ..basics.checks import InputError, MissingPackageError, check_count, check_finite, check_positive, lookup
+from ..basics.checks import (InputError, MissingPackageError, check_count, check_finite, check_positive,
+                                  check_type, lookup)
 from ..basics.figures import Picture
 from ..core import Head, kl_per_dimension
 from ..data.splits import Data, Split
@@ -190,6 +191,7 @@ def embedding_figure(model: VAE,            # any whose posterior has a mean
                      ) -> "Picture":
     "Posterior means in the plane, coloured by label."
     from vae_nb.basics.figures import BLUE, figure_style, panels, save_figure
+    seed = check_count("seed", seed, 0)
     images, part = split_for(model, data, split)
     x, labels = first_images(model, images, part, n)
     with evaluating(model): q = model.encoder.head(raw_posterior(model, x))
@@ -283,6 +285,7 @@ def gaps_figure(gaps: dict, # what `inference_gaps` gave; or {label: that} of se
                 ) -> "Picture":
     "How far each posterior's ELBO lies below log p(x), with ±2 standard errors."
     from vae_nb.basics.figures import BLUE, DARK, column_titles, figure_style, panels, save_figure
+    check_type("gaps", gaps, dict, "what inference_gaps gives")
     several = gaps if all(isinstance(found, dict) for found in gaps.values()) else {"": gaps}
     if not several: raise InputError("gaps is empty; expected what inference_gaps gives")
     with figure_style():

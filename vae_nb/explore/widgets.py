@@ -28,7 +28,7 @@ from ..basics.figures import DOTS_PER_INCH, Picture, is_constant, sigma_map, to_
 from ..core import kl_per_dimension
 from ..data.splits import Data, held_out_split
 from ..data.loading import as_data
-from ..models.vae import VAE, evaluating, prepare_images
+from ..models.vae import VAE, check_model, evaluating, prepare_images
 
 # %% ../../nbs/explore/00_widgets.ipynb #5ad1ddeb
 def png(pixels: np.ndarray, # (H, W) or (H, W, 3), uint8
@@ -180,6 +180,7 @@ def data_for(model: VAE,        # for its image shape
              data: DataSource,
              ) -> Data:
     "Data whose images fit the model."
+    check_model(model)
     data = as_data(data)
     if data.image_shape == model.image_shape: return data
     raise InputError(f"data has images of shape {data.image_shape}; the model expects {model.image_shape}")
@@ -237,7 +238,7 @@ def latent_scales(model: VAE,                # trained
                   n: int = 512,              # so many of them
                   ) -> LatentScales:
     "The scales of latents and of σ, from some images."
-    with evaluating(model):
+    with evaluating(check_model(model)):
         images = model.prior_predictive(n).mean.clamp(0, 1) if data is None else prepare_images(model, data.train[:n])
         q, prior = model.encode(images), model.prior()
         kl = kl_per_dimension(q, prior).mean(0)  # (L,)

@@ -19,7 +19,8 @@ from torch import nn
 from torch.distributions import Distribution
 
 from .. import __version__
-from ..basics.checks import InputError, InputTypeError, check_batch, check_count, check_image_shape, check_type, lookup
+from ..basics.checks import (InputError, InputTypeError, check_batch, check_count, check_image_shape, check_path,
+                                  check_type, lookup, refusal)
 from ..basics.numerics import full_precision, seed_generators, to_unit
 from ..core import Conditional, Head, Terms
 from ..distributions.discretised import DiscretisedLogistic
@@ -74,6 +75,7 @@ class VAE(nn.Module):
                z: torch.Tensor,   # latents (..., L)
                ) -> Distribution: # p(x|z), batch (...), event (C, H, W)
         "The likelihood: the distribution over images that each latent stands for."
+        check_batch(z, self.decoder.in_shape, "z")
         return self.decoder(z)
 
     def reconstruct(self,
@@ -114,7 +116,7 @@ class VAE(nn.Module):
              folder: str | Path, # made if it isn't there; files of the same names are replaced
              ) -> None:
         "Write `config.json` and `model.safetensors`. Raises if the model can't be rebuilt from its configuration."
-        write_model(self, Path(folder))
+        write_model(self, check_path("folder", folder, "the name of a folder"))
 
     @classmethod
     def load(cls,
@@ -123,7 +125,8 @@ class VAE(nn.Module):
              **modules: nn.Module | Callable[[], nn.Module], # your own parts, named as in `create_vae`
              ) -> "VAE":         # in evaluation mode
         "Read a saved model. Code is never imported by name: parts of your own must be given again."
-        return read_model(Path(folder), modules).to(usable_device(device))
+        device = usable_device(device)
+        return read_model(check_path("folder", folder, "the name of a folder"), modules).to(device)
 
     def __repr__(self) -> str: return describe(self)
 
@@ -270,6 +273,7 @@ def prepare_images(model: VAE,                # for its image shape and device
                    ) -> torch.Tensor:         # (B, C, H, W), float, on the model's device
     "A batch of images as the model takes it; raises if their shape or number is not the expected one."
     check_model(model)
+    if not hasattr(x, "shape"): raise InputTypeError(refusal(argument, x, "a tensor of images, (B, C, H, W)"))
     x = torch.as_tensor(x)
     check_batch(x, model.image_shape, argument)
     if x.ndim == 3: x = x[None]
