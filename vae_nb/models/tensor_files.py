@@ -7,8 +7,10 @@ __all__ = []
 
 # %% ../../nbs/models/00_tensor_files.ipynb #2de70a10
 import hashlib
+import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import safetensors.torch
@@ -19,6 +21,13 @@ from .. import __version__
 from ..basics.checks import InputError, check_path
 
 # %% ../../nbs/models/00_tensor_files.ipynb #9752fa34
+def _to_disk(path: Path, flags: int) -> None:
+    "Wait until a file or a folder is on the disk."
+    number = os.open(path, flags)
+    try: os.fsync(number)
+    finally: os.close(number)
+
+
 def replace_file(path: str | Path,              # the file that is written or replaced; its folder is made
                  write: Callable[[Path], object], # `write(temporary_path)` writes the content there
                  ):
@@ -31,7 +40,11 @@ def replace_file(path: str | Path,              # the file that is written or re
     except OSError as e: raise InputError(f"folder={str(path.parent)!r} can't be written: {e.strerror}") from None
     try:
         write(temporary)
+        _to_disk(temporary, os.O_RDWR)
         temporary.replace(path)
+        with suppress(OSError): _to_disk(path.parent, os.O_RDONLY)  # not every system can do this with a folder
+    except OSError as e:
+        raise InputError(f"{path} can't be written: {e.strerror}; what was there before is unchanged") from None
     finally: temporary.unlink(missing_ok=True)
 
 # %% ../../nbs/models/00_tensor_files.ipynb #5e1f0020
@@ -56,21 +69,30 @@ def digest(*parts: bytes | memoryview) -> str:
     return h.hexdigest()
 
 
-def _digest_tensors(tensors: dict[str, torch.Tensor]) -> str:
-    return digest(*(part for name in sorted(tensors) for part in
-                    (f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode(),
-                     tensors[name].reshape(-1).view(torch.uint8).numpy().data if tensors[name].numel() else b"")))
+def _checksum(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> str:
+    "SHA-256 of all that a file says: names, types, shapes, metadata, and then the numbers."
+    names = sorted(tensors)
+    said = [[name, str(tensors[name].dtype), list(tensors[name].shape)] for name in names], sorted(
+        item for item in metadata.items() if item[0] != "sha256")
+    numbers = (tensors[name].reshape(-1).view(torch.uint8).numpy().data for name in names if tensors[name].numel())
+    return digest(json.dumps(said).encode(), *numbers)
 
 # %% ../../nbs/models/00_tensor_files.ipynb #63500ccd
 def save_tensors(path: str | Path,                 # the .safetensors file
                  tensors: dict[str, torch.Tensor], # by name, on any device
                  metadata: dict[str, str],         # what else a reader must know
                  ):
-    "Write tensors with a checksum and the format number, whole or not at all."
+    "Write tensors with a checksum and the format number, whole or not at all; the same content gives the same bytes."
     tensors = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-    metadata = {**metadata, "format": str(FORMAT), "sha256": _digest_tensors(tensors)}
-    content = safetensors.torch.save(tensors, metadata)
-    replace_file(path, lambda temporary: temporary.write_bytes(content))
+    metadata = {**metadata, "format": str(FORMAT)}
+    content = safetensors.torch.save(tensors, {**metadata, "sha256": _checksum(tensors, metadata)})
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:start]), sort_keys=True, ensure_ascii=False).encode()
+    header += b" " * (-len(header) % 8)  # safetensors itself writes the metadata in a random order
+    def write(temporary):
+        with open(temporary, "wb") as file:
+            file.writelines((len(header).to_bytes(8, "little"), header, memoryview(content)[start:]))
+    replace_file(path, write)
 
 
 def load_tensors(path: str | Path,                                   # the .safetensors file
@@ -85,8 +107,8 @@ def load_tensors(path: str | Path,                                   # the .safe
     if metadata.get("format") != str(FORMAT):
         raise InputError(f"{path} has format {metadata.get('format')}; "
                          f"this version of vae_nb ({__version__}) reads format {FORMAT}")
-    if metadata.get("sha256") != _digest_tensors(tensors):
-        raise InputError(f"{path} was altered: its checksum does not fit its numbers")
+    if metadata.get("sha256") != _checksum(tensors, metadata):
+        raise InputError(f"{path} was altered: its checksum does not fit its content")
     return tensors, metadata
 
 # %% ../../nbs/models/00_tensor_files.ipynb #ebce084d
