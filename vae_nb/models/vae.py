@@ -7,8 +7,9 @@ __all__ = ['VAE', 'create_vae', 'evaluating', 'prepare_images']
 
 # %% ../../nbs/models/01_vae.ipynb #07fae745
 import json
+import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
 from pathlib import Path
@@ -203,6 +204,30 @@ def _plain(value):
     if not callable(value): return [int(v) for v in value]
     return {"own": getattr(value, "__name__", type(value).__name__)}
 
+# %% ../../nbs/models/01_vae.ipynb #5e1f0003
+SIZES = "image_shape", "latent_dim", "hidden", "channels", "kernel_size"
+
+
+def check_memory(build: Callable[[], nn.Module], # makes the model
+                 sizes: dict,                    # the arguments that decide how large it is
+                 ) -> None:
+    "Raise an InputError if this machine has no room for the weights; they are counted on torch's meta device, without any."
+    import psutil
+    if torch.get_default_device().type == "meta": return  # we are counting already
+    there, needed = psutil.virtual_memory().total, 0
+    try:
+        with torch.device("meta"), warnings.catch_warnings(action="ignore"): model = build()
+        needed = sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
+    except (RuntimeError, OverflowError) as error:
+        if "overflow" in str(error) or "too big" in str(error): needed = math.inf
+    except Exception: return  # what else is wrong is said where the model itself is made
+    if needed <= there: return
+    largest = {name: max([0, *(size if isinstance(size, Iterable) else [size or 0])]) for name, size in sizes.items()}
+    widest = max(largest, key=largest.__getitem__)
+    amount = "more than any machine has" if needed == math.inf else f"{needed / 2 ** 30:,.0f} GiB"
+    raise InputError(refusal(widest, sizes[widest], f"a smaller model: the weights would take {amount}; "
+                                                    f"this machine has {there / 2 ** 30:,.0f} GiB"))
+
 # %% ../../nbs/models/01_vae.ipynb #cbc9cc0a
 def create_vae(image_shape: Sequence[int],              # (C, H, W)
                latent_dim: int = 16,                    # length L of the latent vector
@@ -212,7 +237,7 @@ def create_vae(image_shape: Sequence[int],              # (C, H, W)
                likelihood: LikelihoodChoice = "gaussian", # "gaussian", "bernoulli", "discretised_logistic", or a `Head`
                noise: NoiseName | None = None, # σ of a Gaussian: "pixelwise" (None), "imagewise" or "homoscedastic"
                hidden: Sequence[int] = (512, 256),      # widths of an MLP encoder; the decoder mirrors them; (): linear
-               channels: Sequence[int] | None = None,   # of a CNN encoder, one per halving; None: from the image's size
+               channels: Sequence[int] | None = None,   # of a CNN encoder, one per halving; (): none; None: by the image
                kernel_size: int = 3,                    # of the CNN's convolutions, odd
                activation: Activation = "relu",         # name of the nonlinearity, or a module class
                mean: LinkName | None = None,            # link: "sigmoid" (Gaussian, if None) or "identity" (discretised)
@@ -223,6 +248,7 @@ def create_vae(image_shape: Sequence[int],              # (C, H, W)
     "Build a VAE from names, numbers and, where wanted, modules of your own."
     image_shape, latent_dim = check_image_shape(image_shape), check_count("latent_dim", latent_dim)
     given = dict(locals())
+    check_memory(lambda: create_vae(**given), {name: given[name] for name in SIZES})
     options = _likelihood_options(likelihood, dict(noise=noise, mean=mean, sigma=sigma, sigma_floor=sigma_floor))
     if image_shape[2] in (1, 3, 4) and image_shape[0] > 4:
         warnings.warn(f"image_shape={image_shape} means {image_shape[0]} channels of "
