@@ -122,7 +122,8 @@ def save_figure(figure: Picture,                # what to write
     except OSError as error:
         try: partial.unlink()
         except OSError: pass
-        raise InputError(f"save={str(path)!r} can't be written: {error.strerror or error}") from error
+        raise InputError(f"save={str(path)!r} can't be written: {error.strerror or error}; what was there before is "
+                         "unchanged") from error
     return figure
 
 # %% ../../nbs/basics/02_figures.ipynb #4da057bb

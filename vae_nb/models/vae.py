@@ -209,11 +209,13 @@ SIZES = "image_shape", "latent_dim", "hidden", "channels", "kernel_size"
 
 
 def check_memory(build: Callable[[], nn.Module], # makes the model
-                 sizes: dict,                    # the arguments that decide how large it is
+                 sizes: dict,                    # what decides how large it is, by name: integers, or rows of them
                  ) -> None:
     "Raise an InputError if this machine has no room for the weights; they are counted on torch's meta device, without any."
-    import psutil
+    numbers = [n for size in sizes.values() for n in (size if isinstance(size, (tuple, list)) else [size])]
+    if math.prod(sorted(n for n in numbers if isinstance(n, int))[-3:]) < 2 ** 30: return  # no layer is large
     if torch.get_default_device().type == "meta": return  # we are counting already
+    import psutil  # a requirement of accelerate
     there, needed = psutil.virtual_memory().total, 0
     try:
         with torch.device("meta"), warnings.catch_warnings(action="ignore"): model = build()
