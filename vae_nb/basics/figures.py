@@ -9,6 +9,7 @@ __all__ = ['figure_style', 'Picture', 'save_figure', 'draw_image', 'draw_sigma',
 import io
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from functools import cache
@@ -125,6 +126,13 @@ def save_figure(figure: Picture,                # what to write
         raise InputError(f"save={str(path)!r} can't be written: {error.strerror or error}; what was there before is "
                          "unchanged") from error
     return figure
+
+# %% ../../nbs/basics/02_figures.ipynb #5e1f0031
+def plain(name: object, # of a class, a run, a file
+          ) -> str:     # for matplotlib
+    "The name as it is: no formula, no break of a line, and no label that a legend leaves out."
+    text = re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", str(name)).replace("$", r"\$") or " "
+    return f"\N{ZERO WIDTH SPACE}{text}" if text.startswith("_") else text
 
 # %% ../../nbs/basics/02_figures.ipynb #4da057bb
 @figure_style()
@@ -447,8 +455,8 @@ def draw_grid(ax: Axes,     # matplotlib axes
     ax.set_axis_on()
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0, labeltop=True, labelbottom=False)
-    ax.set_yticks(*([], []) if row_labels is None else (down, row_labels))
-    ax.set_xticks(*([], []) if column_labels is None else (across, column_labels))
+    ax.set_yticks(*([], []) if row_labels is None else (down, [plain(label) for label in row_labels]))
+    ax.set_xticks(*([], []) if column_labels is None else (across, [plain(label) for label in column_labels]))
     return drawn
 
 # %% ../../nbs/basics/02_figures.ipynb #21b2b0fa
@@ -551,8 +559,8 @@ def curves(histories: Mapping[str, Sized], # {label: table}; a table: pandas, li
     for name, ax in zip(names, axes.flat):
         for (label, table), dash in zip(tables.items(), cycle(["-", "--", ":", "-."])):
             drawn = table[[x, name]].dropna() if name in table else table[[x]].assign(**{name: math.nan})
-            ax.plot(drawn[x], drawn[name], linestyle=dash, marker="." if len(drawn) == 1 else "", label=label)
-        ax.set(title=f"{name} ({units[name]})" if units and name in units else name, xlabel=x)
+            ax.plot(drawn[x], drawn[name], linestyle=dash, marker="." if len(drawn) == 1 else "", label=plain(label))
+        ax.set(title=plain(f"{name} ({units[name]})" if units and name in units else name), xlabel=plain(x))
         ax.spines[["top", "right"]].set_visible(False)
         ax.xaxis.set_major_locator(MaxNLocator(3, integer=True))
         ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
@@ -560,5 +568,5 @@ def curves(histories: Mapping[str, Sized], # {label: table}; a table: pandas, li
     if len(tables) > 1:
         lines, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(lines, labels, loc="upper left", ncols=len(labels), frameon=False, borderaxespad=0.1)
-    figure.alt = f"Curves of {', '.join(names)} over {x} for {', '.join(map(str, tables))}"
+    figure.alt = f"Curves of {', '.join(map(str, names))} over {x} for {', '.join(map(str, tables))}"
     return save_figure(figure, save)

@@ -18,7 +18,7 @@ import torch
 
 from .. import __version__
 from ..basics.checks import InputError, InputTypeError, check_count, check_finite, check_path, check_type, refusal
-from ..basics.figures import BLUE, DARK, DOTS_PER_INCH, FAINT, Picture, figure_style, panels, save_figure
+from ..basics.figures import BLUE, DARK, DOTS_PER_INCH, FAINT, Picture, figure_style, panels, plain, save_figure
 from ..data.splits import Split
 from .metrics import ImageData, split_for
 from .report_sections import (CONDITIONS, FIGURES, PIXEL_UNIT, SECTIONS, ReportInput,
@@ -36,7 +36,7 @@ def _report_html(found: dict,                       # what report.json holds
     data = found["data"]
     what = (f'<p>{data["images"]:,} {html.escape(data["split"])} images of {html.escape(data["name"])}, '
             f'{"×".join(map(str, data["image_shape"]))}{", binarised" if data["binarize"] else ""}; the likelihood '
-            f'is a {found["likelihood"]}. <span class="soft">{found["created"]}</span></p>')
+            f'is a {html.escape(found["likelihood"])}. <span class="soft">{html.escape(found["created"])}</span></p>')
     titles = {name: section.title for name, section in SECTIONS.items()} | {"settings": "How it was made"}
     links = "".join(f'<li><a href="#{name}">{html.escape(title)}</a></li>' for name, title in titles.items())
     settings = {f"{part}.{key}": value for part in ("model", "training", "versions") if found.get(part)
@@ -250,7 +250,7 @@ def _comparison_figure(reports: Sequence[dict],        # of one group
         for i, found in enumerate(reports): _draw_report(bound, error, i, found)
         for ax in (bound, error):
             ax.set_ylim(len(names) - 0.5, -0.5)
-            ax.set_yticks(range(len(names)), names if ax is bound else [])
+            ax.set_yticks(range(len(names)), [plain(name) for name in names] if ax is bound else [])
             ax.grid(axis="y", color=FAINT, linewidth=0.4)
             ax.spines[["top", "right"]].set_visible(False)
             ax.locator_params(axis="x", nbins=4)

@@ -41,7 +41,8 @@ def page_script(spec: Json,  # the description of the model, for JSON
                 ) -> str:
     "The script of a page: constants, and the pieces behind them."
     values = {"SPEC": spec, "DATA": base64.b64encode(data).decode(), "STYLE": asset("page.css")}
-    constants = [f"const {name} = {json.dumps(value)};".replace("</", "<\\/") for name, value in values.items()]
+    # "<" ends a script (</script), or begins a comment in it (<!--), and is the same in a string of JavaScript as \u003c
+    constants = [f"const {name} = {json.dumps(value)};".replace("<", r"\u003c") for name, value in values.items()]
     pieces = [asset(f"{name}.js") for name in _PIECES]
     lines = ['"use strict";', "(() => {", "const here = document.currentScript;", *constants, *pieces, "})();\n"]
     return "\n".join(lines).encode("ascii", "backslashreplace").decode()
