@@ -20,6 +20,7 @@ import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
 from copy import copy, deepcopy
+from functools import cache
 from html import escape
 from importlib.util import find_spec
 from inspect import Parameter, formatannotation, signature
@@ -424,6 +425,7 @@ def source_path(module: str, # "vae_nb.training.fit"
     return Path(spec.origin)
 
 
+@cache
 def function_from_source(where: str,    # "module:function"
                          ) -> Callable: # not to be called; its annotations are text
     "A function for its signature, docstring and comments: its definition alone is run, its module is not imported."
@@ -439,6 +441,7 @@ def function_from_source(where: str,    # "module:function"
     return names[name]
 
 # %% ../nbs/09_cli.ipynb #60455863
+@cache
 def documented_parameters(function: Callable) -> list[tuple[Parameter, str]]:
     "The parameters of a function, each with its comment; those of `**options` are not among them."
     comments = docments(function, returns=False)

@@ -128,7 +128,7 @@ def save_figure(figure: Picture,                # what to write
     return figure
 
 # %% ../../nbs/basics/02_figures.ipynb #5e1f0031
-def plain(name: object, # of a class, a run, a file
+def plain_label(name: object, # of a class, a run, a file
           ) -> str:     # for matplotlib
     "The name as it is: no formula, no break of a line, and no label that a legend leaves out."
     text = re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", str(name)).replace("$", r"\$") or " "
@@ -455,8 +455,8 @@ def draw_grid(ax: Axes,     # matplotlib axes
     ax.set_axis_on()
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0, labeltop=True, labelbottom=False)
-    ax.set_yticks(*([], []) if row_labels is None else (down, [plain(label) for label in row_labels]))
-    ax.set_xticks(*([], []) if column_labels is None else (across, [plain(label) for label in column_labels]))
+    ax.set_yticks(*([], []) if row_labels is None else (down, [plain_label(label) for label in row_labels]))
+    ax.set_xticks(*([], []) if column_labels is None else (across, [plain_label(label) for label in column_labels]))
     return drawn
 
 # %% ../../nbs/basics/02_figures.ipynb #21b2b0fa
@@ -559,8 +559,8 @@ def curves(histories: Mapping[str, Sized], # {label: table}; a table: pandas, li
     for name, ax in zip(names, axes.flat):
         for (label, table), dash in zip(tables.items(), cycle(["-", "--", ":", "-."])):
             drawn = table[[x, name]].dropna() if name in table else table[[x]].assign(**{name: math.nan})
-            ax.plot(drawn[x], drawn[name], linestyle=dash, marker="." if len(drawn) == 1 else "", label=plain(label))
-        ax.set(title=plain(f"{name} ({units[name]})" if units and name in units else name), xlabel=plain(x))
+            ax.plot(drawn[x], drawn[name], linestyle=dash, marker="." if len(drawn) == 1 else "", label=plain_label(label))
+        ax.set(title=plain_label(f"{name} ({units[name]})" if units and name in units else name), xlabel=plain_label(x))
         ax.spines[["top", "right"]].set_visible(False)
         ax.xaxis.set_major_locator(MaxNLocator(3, integer=True))
         ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))

@@ -190,7 +190,7 @@ def embedding_figure(model: VAE,            # any whose posterior has a mean
                      save: str | Path | None = None, # path: .png, .pdf or .svg
                      ) -> "Picture":
     "Posterior means in the plane, coloured by label."
-    from vae_nb.basics.figures import BLUE, figure_style, panels, plain, save_figure
+    from vae_nb.basics.figures import BLUE, figure_style, panels, plain_label, save_figure
     seed = check_count("seed", seed, 0)
     images, part = split_for(model, data, split)
     x, labels = first_images(model, images, part, n)
@@ -202,7 +202,7 @@ def embedding_figure(model: VAE,            # any whose posterior has a mean
         for place, (label, rows) in enumerate(groups):
             name = label if label is None or not images.classes else images.classes[label]
             ax.scatter(*points[rows].T, s=6, linewidth=0, color=BLUE if label is None else f"C{place % 10}",
-                       marker="os^Dv"[place // 10 % 5], label=plain(name))
+                       marker="os^Dv"[place // 10 % 5], label=plain_label(name))
         ax.set(xlabel=names[0], ylabel=names[1])
         ax.spines[["top", "right"]].set_visible(False)
         beside = dict(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2, handletextpad=0.2)
@@ -284,7 +284,7 @@ def gaps_figure(gaps: dict, # what `inference_gaps` gave; or {label: that} of se
                 save: str | Path | None = None, # path: .png, .pdf or .svg
                 ) -> "Picture":
     "How far each posterior's ELBO lies below log p(x), with ±2 standard errors."
-    from vae_nb.basics.figures import BLUE, DARK, column_titles, figure_style, panels, plain, save_figure
+    from vae_nb.basics.figures import BLUE, DARK, column_titles, figure_style, panels, plain_label, save_figure
     check_type("gaps", gaps, dict, "what inference_gaps gives")
     several = gaps if all(isinstance(found, dict) for found in gaps.values()) else {"": gaps}
     if not several: raise InputError("gaps is empty; expected what inference_gaps gives")
@@ -301,7 +301,7 @@ def gaps_figure(gaps: dict, # what `inference_gaps` gave; or {label: that} of se
             ax.set_yticks(range(len(rows)), [ROWS[row] for row in rows])
             ax.set(xlim=(0, limit), ylim=(len(rows) - 0.5, -0.5))
             ax.spines[["top", "right"]].set_visible(False)
-            column_titles([ax], [plain(label)])
+            column_titles([ax], [plain_label(label)])
         ax.set_xlabel(r"below log p(x), nats: KL(q ‖ p(z$\,|\,$x))")
     figure.alt = "; ".join(f"{label}: " * bool(label) + ", ".join(
         f"{ROWS[row]} {found[f'distance_{row}']:.2f} nats" for row in ROWS if f"distance_{row}" in found)

@@ -37,7 +37,7 @@ def histogram_figure(values: dict[str, Scores], # label to numbers (N,)
                      save: str | Path | None = None, # path: .png, .pdf or .svg
                      ) -> "Picture":
     "Histograms of the same score on several kinds of images, each with area one."
-    from vae_nb.basics.figures import figure_style, panels, plain, save_figure
+    from vae_nb.basics.figures import figure_style, panels, plain_label, save_figure
     rows = {label: check_scores(label, v) for label, v in values.items()}
     everything = torch.cat(list(rows.values()))
     low, high = everything.min().item(), everything.max().item()
@@ -46,7 +46,7 @@ def histogram_figure(values: dict[str, Scores], # label to numbers (N,)
     with figure_style():
         for i, (label, v) in enumerate(rows.items()):
             drawn = dict(x=v.numpy(), bins=edges.numpy(), density=True, color=f"C{i}")
-            axes[0, 0].hist(**drawn, histtype="step", linewidth=1.2, label=plain(label))
+            axes[0, 0].hist(**drawn, histtype="step", linewidth=1.2, label=plain_label(label))
             axes[0, 0].hist(**drawn, alpha=0.25)
         axes[0, 0].set(xlabel=xlabel, yticks=[], ylabel="density")
         axes[0, 0].spines[["top", "right"]].set_visible(False)
@@ -95,7 +95,7 @@ def roc_figure(scores: dict,                   # {name: (in_distribution, out_of
 
     from sklearn.metrics import roc_curve
 
-    from vae_nb.basics.figures import FAINT, figure_style, panels, plain, save_figure
+    from vae_nb.basics.figures import FAINT, figure_style, panels, plain_label, save_figure
     check_type("scores", scores, dict, "{name: (in_distribution, out_of_distribution)}")
     if not scores: raise InputError("scores is empty; expected {name: (in_distribution, out_of_distribution)}")
     titled = scores if isinstance(next(iter(scores.values())), dict) else {"": scores}
@@ -109,8 +109,8 @@ def roc_figure(scores: dict,                   # {name: (in_distribution, out_of
                 area = auroc(known, new)
                 values = torch.cat([check_scores(name, known), check_scores(name, new)])
                 false, true, _ = roc_curve([0] * len(known) + [1] * len(new), values)
-                ax.plot(false, true, linestyle=dash, label=f"{area:.3f}  {plain(name)}", clip_on=False)
-            ax.set(title=plain(title), xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1), ylim=(0, 1),
+                ax.plot(false, true, linestyle=dash, label=f"{area:.3f}  {plain_label(name)}", clip_on=False)
+            ax.set(title=plain_label(title), xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1), ylim=(0, 1),
                    aspect="equal")
             ax.set_xticks([0, 0.5, 1], ["0", "½", "1"])
             ax.set_yticks([0, 0.5, 1], ["0", "½", "1"])

@@ -18,7 +18,7 @@ import torch
 
 from .. import __version__
 from ..basics.checks import InputError, InputTypeError, check_count, check_finite, check_path, check_type, refusal
-from ..basics.figures import BLUE, DARK, DOTS_PER_INCH, FAINT, Picture, figure_style, panels, plain, save_figure
+from ..basics.figures import BLUE, DARK, DOTS_PER_INCH, FAINT, Picture, figure_style, panels, plain_label, save_figure
 from ..data.splits import Split
 from .metrics import ImageData, split_for
 from .report_sections import (CONDITIONS, FIGURES, PIXEL_UNIT, SECTIONS, ReportInput,
@@ -250,7 +250,7 @@ def _comparison_figure(reports: Sequence[dict],        # of one group
         for i, found in enumerate(reports): _draw_report(bound, error, i, found)
         for ax in (bound, error):
             ax.set_ylim(len(names) - 0.5, -0.5)
-            ax.set_yticks(range(len(names)), [plain(name) for name in names] if ax is bound else [])
+            ax.set_yticks(range(len(names)), [plain_label(name) for name in names] if ax is bound else [])
             ax.grid(axis="y", color=FAINT, linewidth=0.4)
             ax.spines[["top", "right"]].set_visible(False)
             ax.locator_params(axis="x", nbins=4)

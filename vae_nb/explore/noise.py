@@ -14,7 +14,7 @@ from torch.distributions import Distribution
 
 from ..basics.checks import check_count, check_type
 from ..basics.figures import (Picture, colour_bar, column_titles, draw_image, draw_sigma, figure_style, panels,
-                                   plain, save_figure)
+                                   plain_label, save_figure)
 from ..data.loading import as_data
 from .widgets import (DataSource, Explorer, PicturePanel, button, check_index, column, data_for,
                                     held_out_images, index_field, latent_scales, row)
@@ -87,7 +87,7 @@ class NoiseExplorer(Explorer):
             draw_image(mean, found.p.mean); draw_image(draw, found.draw)
             drawn = draw_sigma(sigma, found.p.stddev, self.top)
             if drawn.cmap.name == "viridis": maps.append(drawn)
-            mean.text(-0.08, 0.5, plain(name), transform=mean.transAxes, ha="right", va="center", fontsize=9)
+            mean.text(-0.08, 0.5, plain_label(name), transform=mean.transAxes, ha="right", va="center", fontsize=9)
         if maps: colour_bar(axes[:, 2], maps[0])
         column_titles(axes[0], [r"$\mathbb{E}[x\,|\,z]$", "a draw", "$σ$"])
         figure.alt = f"{len(self.models)} rows, a noise model each: the mean, a draw, and σ"

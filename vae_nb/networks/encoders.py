@@ -136,9 +136,9 @@ def kernel_over(size: tuple[int, ...],     # (height, width) of the image beneat
 def check_kernel(size: tuple[int, ...], # (height, width) of the largest image that it meets
                  kernel_size: int,      # odd, at least 3
                  ) -> None:
-    "Raise an InputError unless the kernel is odd and no wider than two taps for each pixel."
+    "Raise an InputError unless the kernel is odd and of no more taps than can meet an image, or 7."
     kernel_over(size, kernel_size)
-    if kernel_size <= (most := max(3, 2 * max(size) - 1)): return
+    if kernel_size <= (most := max(7, 2 * max(size) - 1)): return
     raise InputError(refusal("kernel_size", kernel_size,
                              f"at most {most}; of a wider one, taps never meet an image of {size[0]}×{size[1]} pixels"))
 
