@@ -368,7 +368,7 @@ def test_a_full_disk_is_said_with_the_path_and_what_is_left(folder, tmp_path, mo
     figure = v.image_grid(X[:2])
     v.save_figure(figure, tmp_path / "a.png")
     thing("model").save(tmp_path / "run")
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    before, _ = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}, thing("report")
     def full(path, *_, **__):
         path.touch()
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -376,8 +376,7 @@ def test_a_full_disk_is_said_with_the_path_and_what_is_left(folder, tmp_path, mo
     monkeypatch.setattr(Path, "write_text", full)
     for work, path in ((lambda: v.save_figure(figure, tmp_path / "a.png"), "a.png"),
                        (lambda: thing("model").save(tmp_path / "run"), "config.json"),
-                       (lambda: v.report(thing("model"), thing("data"), tmp_path, k=1, likelihood_k=4, n_images=4, n_gap_images=2),
-                        "report.json")):
+                       (lambda: v.compare([thing("report")] * 2, tmp_path / "compare.html"), "compare.html")):
         with pytest.raises(v.InputError) as refused: work()
         assert path in str(refused.value) and "No space left on device" in str(refused.value)
         assert "what was there before is unchanged" in str(refused.value)

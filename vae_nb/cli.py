@@ -293,7 +293,7 @@ def page_server(notebook: Path,            # to be shown
         from voila.app import Voila
         class PrivatePage(Voila):
             "A Voilà that checks the Host header, as JupyterLab does, and opens the browser at the address with the token."
-            def init_settings(self) -> dict: return super().init_settings() | {"allow_remote_access": False}
+            def init_settings(self) -> dict: return dict(super().init_settings(), allow_remote_access=False)
 
             def launch_browser(self) -> None:  # by a file that only its owner can read; others can list the words of a process
                 page, address = notebook.with_suffix(".html"), escape(self.display_url)

@@ -224,14 +224,14 @@ def novelty_scores(models: VAE | Sequence[VAE],   # an ensemble is needed for `w
     for the model raises an InputError."""
     ensemble = check_models(models)
     model, reasons, x = ensemble[0], without_meaning(ensemble, entropy), check_finite(prepare_images(ensemble[0], x))
-    if names is None: names = [name for name in SCORES if name not in reasons]
-    names = list(names) if isinstance(names, (list, tuple)) else [names]
-    for name in names:
+    several = [name for name in SCORES if name not in reasons] if names is None else names
+    wanted: list = list(several) if isinstance(several, (list, tuple)) else [several]
+    for name in wanted:
         lookup("names", name, dict.fromkeys(SCORES))
         if name in reasons: raise InputError(f"names: {name!r} has no meaning here: {reasons[name]}")
-    found = statistics(model, x, k, seed) if {"sigma", "elbo", "complexity_corrected"} & {*names} else {}
-    by_likelihood = {"log_likelihood", "complexity_corrected", "typicality", "waic"} & {*names}
-    used = ensemble if "waic" in names else ensemble[:1] if by_likelihood else []
+    found = statistics(model, x, k, seed) if {"sigma", "elbo", "complexity_corrected"} & {*wanted} else {}
+    by_likelihood = {"log_likelihood", "complexity_corrected", "typicality", "waic"} & {*wanted}
+    used = ensemble if "waic" in wanted else ensemble[:1] if by_likelihood else []
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="log_likelihood")
         log_px = [log_likelihood(m, x, k, seed=seed) for m in used]
@@ -240,7 +240,7 @@ def novelty_scores(models: VAE | Sequence[VAE],   # an ensemble is needed for `w
                  complexity_corrected=lambda: -log_px[0] - found["complexity"] * math.log(2),
                  regret=lambda: likelihood_regret(model, x, steps, seed=seed),
                  typicality=lambda: typicality(log_px[0], H), waic=lambda: waic(torch.stack(log_px)))
-    return {name: known[name]() for name in names}
+    return {name: known[name]() for name in wanted}
 
 # %% ../../nbs/evaluation/05_novelty.ipynb #7ae56f95
 STATES = ("reconstruction", "kl", "entropy", "rmse", "sigma", "complexity")

@@ -17,7 +17,7 @@ import pandas
 import torch
 
 from .. import __version__
-from ..basics.checks import InputError, InputTypeError, check_count, check_finite, check_path, check_type, refusal
+from ..basics.checks import InputError, InputTypeError, check_count, check_finite, check_path, refusal
 from ..basics.figures import BLUE, DARK, DOTS_PER_INCH, FAINT, Picture, figure_style, panels, plain_label, save_figure
 from ..data.splits import Split
 from .metrics import ImageData, split_for

@@ -191,7 +191,7 @@ class Explorer:
     def _repr_mimebundle_(self, **options):
         from IPython.core.getipython import get_ipython
         if getattr(get_ipython(), "kernel", None):
-            setattr(self.widget, "explorer", self)  # while it is shown, until `close`, it must answer
+            vars(self.widget)["explorer"] = self  # while it is shown, until `close`, it must answer
             return self.widget._repr_mimebundle_(**options)
         figure = self.figure()
         data = figure.encode()
