@@ -211,7 +211,7 @@ SINGLE = [
     ("create_vae", dict(image_shape="28"), r"image_shape='28': expected three numbers"),
     ("create_vae", dict(image_shape=(1, 28)), r"image_shape=\(1, 28\): expected three numbers"),
     ("create_vae", dict(image_shape=(1, 4, 4), likelihood="bernoulli", noise="pixelwise"), "noise='pixelwise' belongs to"),
-    ("Data", dict(train=X, valid=X[:0], test=X[:0], labels={"train": torch.zeros(3)}), r"labels\['train'\] has 3 entries; expected 30"),
+    ("Data", dict(train=X, valid=X[:0], test=X[:0], labels={"train": torch.zeros(3)}), r"labels\['train'\] has 3 entries; expected 30, one"),
     ("compare", dict(runs=[{}, {}]), r"runs\[0\] is no report: it lacks data"),
     ("compare", dict(runs=3), "runs=3: expected a list"),
     ("compare", dict(runs="runs/a"), "runs='runs/a': expected a list"),

@@ -27,7 +27,7 @@ from inspect import Parameter, formatannotation, signature
 from io import StringIO, TextIOWrapper
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, Literal, NoReturn, cast
 
 from fastcore.docments import docments
 
@@ -288,14 +288,14 @@ v.InterpolationPlayer(model, data)"""
 
 def page_server(notebook: Path,            # to be shown
                 ) -> tuple[type, list[str]]: # an application class of Jupyter, and its first words
-    "Voilà; or JupyterLab, where there is only that. Either asks for a token, and answers to names of this machine only."
+    "Voilà; or JupyterLab, where there is only that. Either asks for a token, and answers to local names only."
     if find_spec("voila"):
         from voila.app import Voila
         class PrivatePage(Voila):
-            "A Voilà that checks the Host header, as JupyterLab does, and opens the browser at the address with the token."
-            def init_settings(self) -> dict: return dict(super().init_settings(), allow_remote_access=False)
+            "A Voilà that checks the Host header, as JupyterLab does, and opens the address with the token."
+            def init_settings(self) -> dict: return cast(dict, super().init_settings()) | {"allow_remote_access": False}
 
-            def launch_browser(self) -> None:  # by a file that only its owner can read; others can list the words of a process
+            def launch_browser(self) -> None:  # by a file of its owner: others can list the words of a process
                 page, address = notebook.with_suffix(".html"), escape(self.display_url)
                 page.write_text(f'<meta http-equiv="refresh" content="0; url={address}">', encoding="utf-8")
                 webbrowser.open(page.as_uri())

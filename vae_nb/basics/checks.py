@@ -62,7 +62,8 @@ def lookup(argument: str,           # name of the argument, for the message
     "Look `value` up among the known names, or list them and suggest the nearest."
     if isinstance(value, str) and value in options: return options[value]
     known = ", ".join(map(repr, options))
-    if not isinstance(value, (str, int, float, type(None))): raise InputTypeError(refusal(argument, value, f"one of {known}"))
+    if not isinstance(value, (str, int, float, type(None))):
+        raise InputTypeError(refusal(argument, value, f"one of {known}"))
     near = difflib.get_close_matches(str(value), options, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise InputError(f"{argument}={shown(value)} is not known; known are {known}.{hint}")
@@ -99,7 +100,8 @@ def check_image_shape(shape: Iterable[int],    # (C, H, W)
                       ) -> tuple[int, int, int]: # the same, as positive ints
     "The shape of an image, or an error that says which of its three numbers is wrong."
     expected = "three numbers (channels, height, width)"
-    if isinstance(shape, str) or not isinstance(shape, Iterable): raise InputTypeError(refusal("image_shape", shape, expected))
+    if isinstance(shape, str) or not isinstance(shape, Iterable):
+        raise InputTypeError(refusal("image_shape", shape, expected))
     numbers = tuple(shape)
     if len(numbers) != 3: raise InputError(refusal("image_shape", numbers, expected))
     C, H, W = (check_count(f"image_shape[{i}]", n) for i, n in enumerate(numbers))

@@ -538,7 +538,7 @@ def _tables(histories: Mapping[str, Sized],    # {label: table}
         lookup("x", x, dict.fromkeys(table.columns))
     known = dict.fromkeys(name for table in tables.values() for name in table.select_dtypes("number") if name != x)
     if not known: raise InputError(f"histories have no numbers beside {x!r}")
-    names = list(names or known) if names is None or isinstance(names, Sequence) and not isinstance(names, str) else [names]
+    names = [names] if isinstance(names, str) else list(names or known)
     for name in names: lookup("names", name, known)
     return tables, names
 
@@ -559,7 +559,8 @@ def curves(histories: Mapping[str, Sized], # {label: table}; a table: pandas, li
     for name, ax in zip(names, axes.flat):
         for (label, table), dash in zip(tables.items(), cycle(["-", "--", ":", "-."])):
             drawn = table[[x, name]].dropna() if name in table else table[[x]].assign(**{name: math.nan})
-            ax.plot(drawn[x], drawn[name], linestyle=dash, marker="." if len(drawn) == 1 else "", label=plain_label(label))
+            marker = "." if len(drawn) == 1 else ""
+            ax.plot(drawn[x], drawn[name], linestyle=dash, marker=marker, label=plain_label(label))
         ax.set(title=plain_label(f"{name} ({units[name]})" if units and name in units else name), xlabel=plain_label(x))
         ax.spines[["top", "right"]].set_visible(False)
         ax.xaxis.set_major_locator(MaxNLocator(3, integer=True))

@@ -233,7 +233,7 @@ class Splits:
                              f"with images of shape {self.image_shape}, as in train")
         labels = self.labels[split]
         if labels is not None and len(labels) != len(x):
-            raise InputError(f"labels[{split!r}] has {len(labels)} entries; expected {len(x)}, one for each image of {split}")
+            raise InputError(f"labels[{split!r}] has {len(labels)} entries; expected {len(x)}, one for each image")
         if x.dtype not in (torch.uint8, torch.float32):
             raise InputTypeError(f"{split} has dtype {x.dtype}; expected uint8 (0 to 255) or float32 (0 to 1)")
 

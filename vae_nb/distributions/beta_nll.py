@@ -23,7 +23,8 @@ def check_beta(beta: object, # what the user gave
                ) -> float:
     "`beta` as a float between 0 and 1."
     if isinstance(beta, numbers.Real) and not isinstance(beta, bool) and 0 <= float(beta) <= 1: return float(beta)
-    raise InputError(refusal(argument, beta, "a number between 0 (the NLL) and 1 (mean learns as with the squared error)"))
+    raise InputError(refusal(argument, beta, "a number between 0 (the NLL) "
+                                             "and 1 (mean learns as with the squared error)"))
 
 # %% ../../nbs/distributions/03_beta_nll.ipynb #e4845029
 def beta_nll_score(p: Independent,     # distribution over images (C, H, W)

@@ -134,7 +134,8 @@ def draw_kl(found: dict,                    # what `latent_numbers` gave
     from vae_nb.basics.figures import BLUE, DARK, figure_style, panels, save_figure
     kl, information = (torch.tensor(found[f"{name}_per_dimension"]) for name in ("kl", "information"))
     order = kl.argsort(descending=True)
-    kl, information, place = kl[order].numpy(), information[order].clamp(min=0).minimum(kl[order]).numpy(), range(len(kl))
+    information = information[order].clamp(min=0).minimum(kl[order]).numpy()
+    kl, place = kl[order].numpy(), range(len(kl))
     with figure_style():
         figure, ((ax,),) = panels(1, 2.2, [5.6], [], left=0.7, top=0.35, bottom=0.5)
         ax.bar(place, information, color=BLUE, label="information about the image")

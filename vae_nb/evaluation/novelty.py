@@ -110,8 +110,8 @@ def roc_figure(scores: dict,                   # {name: (in_distribution, out_of
                 values = torch.cat([check_scores(name, known), check_scores(name, new)])
                 false, true, _ = roc_curve([0] * len(known) + [1] * len(new), values)
                 ax.plot(false, true, linestyle=dash, label=f"{area:.3f}  {plain_label(name)}", clip_on=False)
-            ax.set(title=plain_label(title), xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1), ylim=(0, 1),
-                   aspect="equal")
+            ax.set(title=plain_label(title), xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1),
+                   ylim=(0, 1), aspect="equal")
             ax.set_xticks([0, 0.5, 1], ["0", "½", "1"])
             ax.set_yticks([0, 0.5, 1], ["0", "½", "1"])
             ax.spines[["top", "right"]].set_visible(False)

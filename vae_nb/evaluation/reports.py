@@ -196,11 +196,13 @@ def _read_report(run: str | Path | dict, # folder, or what `report` gave
                  ) -> dict:
     if isinstance(run, dict):
         if missing := {"data", "likelihood", "numbers", "name"} - run.keys():
-            raise InputError(f"{argument} is no report: it lacks {', '.join(sorted(missing))}; expected what report gave")
+            lacks = ", ".join(sorted(missing))
+            raise InputError(f"{argument} is no report: it lacks {lacks}; expected what report gave")
         return run
     path = check_path(argument, run, "a folder that holds a report.json") / "report.json"
     if not path.is_file():
-        raise InputError(f"{argument}={str(run)!r} holds no report.json; report(run), or `vae_nb evaluate {run}`, writes it")
+        raise InputError(f"{argument}={str(run)!r} holds no report.json; report(run), or `vae_nb evaluate {run}`, "
+                         "writes it")
     try: found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as e: raise InputError(f"{path} is damaged: {e}") from None
     if not isinstance(found, dict) or found.get("format") != 1: raise InputError(f"{path} is no report of format 1")

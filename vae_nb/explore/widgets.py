@@ -115,7 +115,8 @@ class PicturePanel:
                  ):
         self.image = NamedImage(title, width=f"{width}px")
         self.caption = ipywidgets.HTML(layout=dict(width=f"{width}px", max_width="100%", margin="0"))
-        self.widget = column([ipywidgets.HTML(f"<b>{escape(title)}</b>", layout=dict(margin="0")), self.image, self.caption])
+        heading = ipywidgets.HTML(f"<b>{escape(title)}</b>", layout=dict(margin="0"))
+        self.widget = column([heading, self.image, self.caption])
 
     def show(self,
              pixels: np.ndarray, # as `png` takes them
@@ -169,7 +170,7 @@ class Explorer:
     def listener(self,
                  act: Callable[[], object], # a method of this explorer
                  ) -> Callable[[object], None]:
-        "What a widget calls on an event: it attempts `act`. It keeps nothing alive, since ipywidgets keeps all widgets."
+        "What a widget calls on an event: it attempts `act`. It keeps nothing alive: ipywidgets keeps all widgets."
         method = WeakMethod(act)
 
         def call(event: object) -> None:
@@ -178,7 +179,8 @@ class Explorer:
 
     def close(self) -> None:
         "Close the widgets, and let go of model, data and all else; the explorer can't be used any more."
-        for widget in (*parts(self.widget), *(w for w in vars(self).values() if isinstance(w, ipywidgets.Widget))): widget.close()
+        others = [part for part in vars(self).values() if isinstance(part, ipywidgets.Widget)]
+        for widget in (*parts(self.widget), *others): widget.close()
         vars(self).clear()
 
     def __getattr__(self, name: str) -> object:

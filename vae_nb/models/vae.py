@@ -211,7 +211,7 @@ SIZES = "image_shape", "latent_dim", "hidden", "channels", "kernel_size"
 def check_memory(build: Callable[[], nn.Module], # makes the model
                  sizes: dict,                    # what decides how large it is, by name: integers, or rows of them
                  ) -> None:
-    "Raise an InputError if this machine has no room for the weights; they are counted on torch's meta device, without any."
+    "Raise an InputError if this machine has no room for the weights; they are counted on torch's meta device."
     numbers = [n for size in sizes.values() for n in (size if isinstance(size, (tuple, list)) else [size])]
     if math.prod(sorted(n for n in numbers if isinstance(n, int))[-3:]) < 2 ** 30: return  # no layer is large
     if torch.get_default_device().type == "meta": return  # we are counting already
@@ -275,7 +275,8 @@ def check_model(model: object,           # what the user gave
     if isinstance(model, (str, Path)): expected = f"a VAE: VAE.load({str(model)!r}) reads one"
     if isinstance(getattr(model, "module", None), VAE): expected = f"the VAE inside: {argument}.module"
     if isinstance(model, type): expected = "a VAE, not its class"
-    if hasattr(model, "train") and hasattr(model, "valid"): expected = "a VAE; these are data: the model comes before them"
+    if hasattr(model, "train") and hasattr(model, "valid"):
+        expected = "a VAE; these are data: the model comes before them"
     return check_type(argument, model, VAE, expected)
 
 # %% ../../nbs/models/01_vae.ipynb #a688d471
