@@ -199,8 +199,10 @@ def test_single_values_of_rows(cli):
     code, out, _ = cli("data mnist-10k --resize 14 --limit 5")
     assert code == 0 and "(1, 14, 14)" in out and out.count(" 5") == 3
     assert cli(f"train {TINY} --limit 100 --hidden --channels none --resize none --epochs 1")[0] == 0
-    config = json.loads(Path("runs/mnist-10k/config.json").read_text())["create_vae"]
-    assert (config["hidden"], config["channels"]) == ([], None)
+    assert cli(f"train {TINY} --limit 100 --hidden none --epochs 1")[0] == 0  # as the help says
+    for run in ("mnist-10k", "mnist-10k-2"):
+        config = json.loads(Path(f"runs/{run}/config.json").read_text())["create_vae"]
+        assert (config["hidden"], config["channels"]) == ([], None)
 
 
 # train, and what follows
@@ -386,11 +388,11 @@ BAD = {
     "train --patience 0": "--patience=0: expected",
     "train --patience 1 --valid 0": "--patience=1 needs validation images",
     "train --tracker tensorbored": "tensorbored",
-    "train --out file": "folder='file' can't be written",
-    "train --out file/below": "folder='file/below' can't be written",
+    "train --out file": "--out='file' can't be written",
+    "train --out file/below": "--out='file/below' can't be written",
     "demo --seconds 0": "--seconds=0: expected a number above 0",
     "demo --seed x": "--seed='x': expected an integer",
-    "demo --out file": "folder='file' can't be written",
+    "demo --out file": "--out='file' can't be written",
 }
 
 
@@ -414,7 +416,7 @@ def test_mistakes_with_a_run(cli, trained, tmp_path):
         "evaluate RUN --n-images 0": "--n-images=0: expected",
         "evaluate RUN --likelihood-k 0": "--likelihood-k=0: expected",
         "evaluate RUN --resize 14": "data has images of shape (1, 14, 14); the model expects (1, 28, 28)",
-        "explore RUN --port 0": "--port=0: expected an integer of at least 1",
+        "explore RUN --port 0": "--port=0: expected an integer from 1 to 65535",
         "sample RUN --n 0": "--n=0: expected",
         "sample RUN --seed -1": "--seed=-1: expected",
         "sample RUN --out samples.jpg": "--out='samples.jpg': expected a name that ends in",

@@ -2,6 +2,7 @@
 import io
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -10,6 +11,9 @@ import sys
 import time
 from contextlib import contextmanager
 from importlib.util import find_spec
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+from uuid import uuid4
 
 import pytest
 from PIL import Image
@@ -240,6 +244,39 @@ def test_notebook_7(jupyter, chromium, artefacts):
         photograph(page, artefacts, "notebook")
 
 
+def address_with_token(folder, port):
+    "What `explore` has printed."
+    end = time.monotonic() + WAIT / 1000
+    while not (found := re.search(rf"http://\S+:{port}/\?token=(\w{{16,}})", (folder / "server.log").read_text())):
+        assert time.monotonic() < end, (folder / "server.log").read_text()
+        time.sleep(0.1)
+    return f"http://127.0.0.1:{port}/?token={found[1]}"
+
+
+def answer(address, **headers):
+    "Status and text that the server gives, after redirections."
+    try:
+        with urlopen(Request(address, headers=headers), timeout=WAIT / 1000) as reply: return reply.status, reply.read().decode()
+    except HTTPError as error: return error.code, ""
+
+
+def test_a_page_of_ones_own(run, tmp_path):
+    "Without the token of the printed address, or under the name of another host, nothing of a run is shown."
+    if find_spec("voila") is None: pytest.skip("the package voila is not installed")
+    Image.new("L", (4, 4)).save(tmp_path / "private.png")
+    port = free_port()
+    with serving(["-m", "vae_nb.cli", "explore", run, "--no-browser", "--port", port], port, tmp_path):
+        address = address_with_token(tmp_path, port)
+        with_token = answer(address)
+        assert with_token[0] == 200 and "<title>Login" not in with_token[1]
+        base = f"http://127.0.0.1:{port}"
+        for wrong in ("/", "/?token=wrong", f"/api/kernels/{uuid4()}", "/voila/files/private.png"):
+            status, text = answer(base + wrong)
+            assert status in (401, 403) or "password_input" in text and "vae-nb" not in text, wrong
+        assert answer(address, Host="evil.example")[0] == 403
+        assert answer(address, Host=f"localhost:{port}")[0] == 200
+
+
 def test_voila(run, chromium, artefacts, tmp_path, monkeypatch):
     if find_spec("voila") is None: pytest.skip("the package voila is not installed")
     (tmp_path / "temporary").mkdir()
@@ -247,7 +284,7 @@ def test_voila(run, chromium, artefacts, tmp_path, monkeypatch):
     port = free_port()
     with serving(["-m", "vae_nb.cli", "explore", run, "--no-browser", "--port", port], port, tmp_path) as process:
         with opened(chromium, f"http://127.0.0.1:{port}") as page:
-            page.goto(f"http://127.0.0.1:{port}/")
+            page.goto(address_with_token(tmp_path, port))
             page.wait_for_function("document.querySelectorAll('.vae-nb .noUi-handle').length > 4")
             use_latent_explorer(page, page.locator(".vae-nb").first)
             photograph(page, artefacts, "voila")

@@ -16,15 +16,18 @@ import sys
 import textwrap
 import time
 import warnings
+import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from copy import copy, deepcopy
+from functools import cache
+from html import escape
 from importlib.util import find_spec
 from inspect import Parameter, formatannotation, signature
 from io import StringIO, TextIOWrapper
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, Literal, NoReturn, cast
 
 from fastcore.docments import docments
 
@@ -131,10 +134,12 @@ def train(*,
           **options,              # of `load_data`, `create_vae` and `fit`
           ) -> None:
     "Train a VAE on images and keep it in a folder."
+    from vae_nb.models.tensor_files import check_folder
     from vae_nb.training.devices import on_main
     from vae_nb.training.runs import is_finished, resumed_options, run_folder
     options, resume, overwrite = with_full_paths(options), options.get("resume", False), options.get("overwrite", False)
     folder = on_main(lambda: run_folder(out, options.get("source", "mnist-10k"), resume, overwrite))
+    check_folder("out", folder)
     if resume: options = on_main(lambda: resumed_options(folder, options))
     data, model = load_and_create(options)
     history = train_model(model, data, folder, options, "train")
@@ -168,8 +173,10 @@ def evaluate(run: str,                # folder of a trained model
     "Print the metrics of a trained model, and write a report of everything else."
     from vae_nb.evaluation.metrics import evaluate as measure
     from vae_nb.evaluation.reports import report as write_report
+    from vae_nb.models.tensor_files import check_folder
     from vae_nb.training.objectives import METRICS
     from vae_nb.training.runs import load_run_model, run_data
+    if report: check_folder("out", Path(out or run))  # before all the work
     model, data = load_run_model(run), run_data(run, options)
     if report: numbers = write_report(run, data, out, split, k, likelihood_k, n_images)["numbers"]
     else: numbers = measure(model, data, split, k)
@@ -220,9 +227,11 @@ def figures(run: str,                # folder of a trained model
             **options,               # of `load_data`
             ) -> None:
     "Draw a trained model: pipeline, prior samples, traversal, neighbourhood, history."
+    from vae_nb.models.tensor_files import check_folder
     from vae_nb.training.runs import load_run_model, run_data
     lookup("format", format, dict.fromkeys(("png", "pdf", "svg")))
-    draw_figures(load_run_model(run), run_data(run, options), Path(run), Path(out or Path(run) / "figures"), format)
+    model, folder = load_run_model(run), check_folder("out", Path(out or Path(run) / "figures"))
+    draw_figures(model, run_data(run, options), Path(run), folder, format)
 
 # %% ../nbs/09_cli.ipynb #3ecc2d1c
 def sample(run: str,                # folder of a trained model
@@ -235,10 +244,12 @@ def sample(run: str,                # folder of a trained model
     "Draw new images from the prior: the mean of p(x|z) for each."
     import numpy
     from vae_nb.basics.figures import image_grid
-    from vae_nb.models.tensor_files import replace_file
+    from vae_nb.models.tensor_files import check_folder, replace_file
     from vae_nb.models.vae import evaluating
     from vae_nb.training.runs import load_run_model
     model, picture = load_run_model(run), Path(out or Path(run) / "figures" / "samples.png")
+    for name, path in dict(out=picture, npz=npz).items():
+        if path is not None: check_folder(name, Path(path).parent)
     with evaluating(model, check_count("seed", seed, 0)):
         z = model.prior().sample((check_count("n", n),))  # (n, L)
         p = model.decode(z)
@@ -275,10 +286,19 @@ v.InterpolationPlayer(model, data)"""
 
 def page_server(notebook: Path,            # to be shown
                 ) -> tuple[type, list[str]]: # an application class of Jupyter, and its first words
-    "Voilà; or JupyterLab, where there is only that."
+    "Voilà; or JupyterLab, where there is only that. Either asks for a token, and answers to local names only."
     if find_spec("voila"):
         from voila.app import Voila
-        return Voila, [str(notebook), "--theme=light"]
+        class PrivatePage(Voila):
+            "A Voilà that checks the Host header, as JupyterLab does, and opens the address with the token."
+            def init_settings(self) -> dict: return cast(dict, super().init_settings()) | {"allow_remote_access": False}
+
+            def launch_browser(self) -> None:  # by a file of its owner: others can list the words of a process
+                page, address = notebook.with_suffix(".html"), escape(self.display_url)
+                page.write_text(f'<meta http-equiv="refresh" content="0; url={address}">', encoding="utf-8")
+                webbrowser.open(page.as_uri())
+        return PrivatePage, [str(notebook), "--theme=light", "--Voila.auto_token=True",
+                             "--VoilaConfiguration.file_denylist=.*"]  # else it gives away pictures of this folder
     if not find_spec("jupyterlab"):
         raise MissingPackageError("explore needs a package that shows the page: pip install voila")
     from jupyterlab.labapp import LabApp
@@ -295,7 +315,7 @@ def explore(run: str,             # folder of a trained model
     "Open a page with a slider for each latent of a trained model."
     import tempfile
     from vae_nb.training.runs import load_run_model, run_data
-    check_count("port", port)
+    check_count("port", port, 1, 65535)
     load_run_model(run)      # what is wrong with model or data is said here,
     run_data(run, options)   # not in the page
     with tempfile.TemporaryDirectory(prefix="vae_nb-") as folder:
@@ -368,8 +388,10 @@ def demo(*,
          progress: bool = True,  # show a bar, not only a line for each epoch
          ) -> None:
     "Train a VAE on real handwritten digits for a minute, and draw what it has learned."
+    from vae_nb.models.tensor_files import check_folder
     from vae_nb.training.runs import holds_run, load_run_model, read_record
     seconds, folder = check_positive("seconds", seconds), Path(out).expanduser()
+    check_folder("out", folder)
     if holds_run(folder) and read_record(folder).get("command") != "demo":
         raise InputError(f"out={str(folder)!r} holds a run that is no demo; expected another folder")
     training = dict(beta_nll=0.5, kl_weight=0.1, batch_size=64, lr=3e-3, seed=seed)
@@ -400,6 +422,7 @@ def source_path(module: str, # "vae_nb.training.fit"
     return Path(spec.origin)
 
 
+@cache
 def function_from_source(where: str,    # "module:function"
                          ) -> Callable: # not to be called; its annotations are text
     "A function for its signature, docstring and comments: its definition alone is run, its module is not imported."
@@ -415,6 +438,7 @@ def function_from_source(where: str,    # "module:function"
     return names[name]
 
 # %% ../nbs/09_cli.ipynb #60455863
+@cache
 def documented_parameters(function: Callable) -> list[tuple[Parameter, str]]:
     "The parameters of a function, each with its comment; those of `**options` are not among them."
     comments = docments(function, returns=False)
@@ -514,12 +538,26 @@ COMMANDS: dict[str, tuple[Callable, tuple[str, ...]]] = dict( # in the order of 
     data=(data, (LOAD_DATA,)))
 
 # %% ../nbs/09_cli.ipynb #de71bc78
+FAMILIAR = { # names that are usual elsewhere -> what they may stand for here
+    "beta": ("beta-nll", "kl-weight"), "learning-rate": ("lr",), "dataset": ("data",), "batch": ("batch-size",),
+    "z-dim": ("latent-dim",), "loss": ("objective",), "output": ("out",), "name": ("out",), "samples": ("n", "k")}
+
+
 class CommandParser(argparse.ArgumentParser):
-    "An ArgumentParser that raises InputError, with a suggestion where an option is not known."
+    "An ArgumentParser that raises InputError, with suggestions where an option is not known; nothing is abbreviated."
     def error(self, message: str) -> NoReturn:
-        unknown = re.match("unrecognized arguments: (--[^ =]+)", message)
-        near = difflib.get_close_matches(unknown[1], self._option_string_actions, n=1) if unknown else []
-        raise InputError(message + (f". Did you mean {near[0]}?" if near else ""))
+        unknown = re.match("unrecognized arguments: --([^ =]+)", message)
+        near = self.near_names(unknown[1]) if unknown else []
+        raise InputError(message + (f". Did you mean {join_or([f'--{name}' for name in near])}?" if near else ""))
+
+    def near_names(self,
+                   word: str,          # an option that there is not, without its dashes
+                   ) -> list[str]:     # options that may have been meant, without their dashes
+        "Options that are called so elsewhere; else those that begin so, or the one that is spelled nearly so."
+        known = [flag.removeprefix("--") for flag in self._option_string_actions if flag.startswith("--")]
+        for names in (FAMILIAR.get(word, ()), (name for name in known if len(word) > 1 and name.startswith(word))):
+            if found := [name for name in names if name in known]: return found[:3]
+        return difflib.get_close_matches(word, known, n=1, cutoff=0.75)
 
 # %% ../nbs/09_cli.ipynb #de71bc79
 def create_parser(name: str) -> CommandParser:
@@ -529,7 +567,8 @@ def create_parser(name: str) -> CommandParser:
     by_place = [(p, comment) for p, comment in own if p.kind is not p.KEYWORD_ONLY]
     places = [p.name.upper() if p.default is p.empty else f"[{p.name.upper()}]" for p, _ in by_place]
     if "RUNS" in places: places.append("...")
-    parser = CommandParser(f"vae_nb {name}", " ".join(["vae_nb", name, *places, "[options]"]), function.__doc__)
+    usage = " ".join(["vae_nb", name, *places, "[options]"])
+    parser = CommandParser(f"vae_nb {name}", usage, function.__doc__, allow_abbrev=False)
     def add(group, p, text, of_run=False):
         flag, how = option_arguments(p, text, of_run)
         group.add_argument(flag, **how)
@@ -585,6 +624,9 @@ def overview() -> str:
                       "vae_nb COMMAND --help lists the options of a command."])
 
 # %% ../nbs/09_cli.ipynb #28548de7
+NO_MEMORY = "allocate memory|out of memory|Storage size calculation overflowed" # what torch says
+
+
 def main(words: list[str] | None = None, # what follows `vae_nb`; None: the words of this process
          ) -> None:
     "Run a command. Exit codes: 2 for what the user can mend, 1 for a training that broke, 130 after Ctrl-C."
@@ -601,6 +643,9 @@ def main(words: list[str] | None = None, # what follows `vae_nb`; None: the word
     except KeyboardInterrupt: print_message("stopped", "note"); sys.exit(130)
     except FloatingPointError as error: print_message(error); sys.exit(1)
     except (InputError, OSError) as error: print_message(with_flag_names(error, command)); sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or re.search(NO_MEMORY, str(error))): raise
+        print_message(f"there is not enough memory for this ({error}); smaller numbers need less"); sys.exit(2)
 
 # %% ../nbs/09_cli.ipynb #2a1ec9b8
 def run_command(command: str, words: list[str]) -> None:
@@ -613,6 +658,7 @@ def run_command(command: str, words: list[str]) -> None:
         raise InputError(f"{command} is the work of one process: start it as vae_nb {command}, without a launcher")
     parser = create_parser(command)
     options = vars(parser.parse_args(words))
+    if options.get("hidden") == [None]: options["hidden"] = []  # none at all, as `--hidden` without a number
     for name in set(LIST_OPTIONS) & set(options): # `--resize 64` is a number, and `--channels none` is None
         if options[name] == [None] or name == "resize" and len(options[name]) == 1: options[name], = options[name]
     places = [a.dest for a in parser._actions if not a.option_strings and a.dest in options]

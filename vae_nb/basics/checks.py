@@ -8,7 +8,10 @@ __all__ = ['InputError', 'InputTypeError', 'MissingPackageError']
 # %% ../../nbs/basics/00_checks.ipynb #931c99eb
 import difflib
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, SupportsFloat, SupportsIndex, TypeVar
 
 if TYPE_CHECKING: import torch  # which the command line does not load to say what is wrong with an option
@@ -25,6 +28,29 @@ class InputTypeError(InputError, TypeError):
 class MissingPackageError(InputError, ImportError):
     "A package that is needed for this, and is not installed; the message has the line that installs it."
 
+# %% ../../nbs/basics/00_checks.ipynb #a1c0ffe1
+def shown(value: object) -> str: # a few words
+    "A value as a message shows it: short ones as they are written, others by their type."
+    if isinstance(value, (list, tuple)) and all(isinstance(v, (str, int, float)) for v in value[:9]):
+        text = repr(value[:9]) if len(value) > 9 else repr(value)
+    elif isinstance(value, int) and value.bit_length() > 1000: return f"an integer of {value.bit_length()} bits"
+    elif value is None or isinstance(value, (str, bytes, int, float, PurePath)):
+        text = repr(str(value) if isinstance(value, PurePath) else value)
+    else: text = repr(value) if getattr(value, "shape", None) == () else f"<{type(value).__name__}>"
+    return text if len(text) <= 80 else f"{text[:77]}…"
+
+
+def refusal(argument: str, # its name
+            value: object, # what came
+            expected: str, # what to write instead
+            ) -> str:      # a sentence
+    "The message for an argument that can't be right: its name, what came, what was expected."
+    came = shown(value)
+    if not came.startswith("<"): return f"{argument}={came}: expected {expected}"
+    kind, shape = came[1:-1], getattr(value, "shape", None)
+    size = f" of shape {tuple(shape)}" if isinstance(shape, tuple) else ""
+    return f"{argument} is {'an' if kind[:1] in 'AEIOU' else 'a'} {kind}{size}; expected {expected}"
+
 # %% ../../nbs/basics/00_checks.ipynb #5abe9e2d
 T = TypeVar("T")
 
@@ -35,9 +61,12 @@ def lookup(argument: str,           # name of the argument, for the message
            ) -> T:                  # `options[value]`
     "Look `value` up among the known names, or list them and suggest the nearest."
     if isinstance(value, str) and value in options: return options[value]
+    known = ", ".join(map(repr, options))
+    if not isinstance(value, (str, int, float, type(None))):
+        raise InputTypeError(refusal(argument, value, f"one of {known}"))
     near = difflib.get_close_matches(str(value), options, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise InputError(f"{argument}={value!r} is not known; known are {', '.join(map(repr, options))}.{hint}")
+    raise InputError(f"{argument}={shown(value)} is not known; known are {known}.{hint}")
 
 # %% ../../nbs/basics/00_checks.ipynb #3041de65
 def error_message(call: Callable[[], object], # a function without arguments, which must be refused
@@ -48,26 +77,36 @@ def error_message(call: Callable[[], object], # a function without arguments, wh
     raise AssertionError("this should have been refused")
 
 # %% ../../nbs/basics/00_checks.ipynb #cc48cd08
+LARGEST = 2 ** 63 - 1  # integer that torch can hold
+
+
 def check_count(argument: str,    # name of the argument, for the message
                 value: object,    # what the user gave
                 minimum: int = 1, # the smallest allowed
-                ) -> int:         # `value` as an int of at least `minimum`
+                maximum: int = LARGEST, # the largest allowed
+                ) -> int:         # `value` as an int from `minimum` to `maximum`
     "An integer, or an error that says which were allowed."
     try: count = operator.index(value) if isinstance(value, SupportsIndex) else None
     except TypeError: count = None
-    if count is None: raise InputTypeError(f"{argument}={value!r}: expected an integer of at least {minimum}")
-    if isinstance(value, bool) or count < minimum:
-        raise InputError(f"{argument}={value!r}: expected an integer of at least {minimum}")
+    expected = f"an integer of at least {minimum}"
+    if maximum != LARGEST: expected = f"an integer from {minimum} to {maximum}"
+    elif count is not None and count > maximum: expected += ", below 2⁶³"
+    if count is None: raise InputTypeError(refusal(argument, value, expected))
+    if isinstance(value, bool) or not minimum <= count <= maximum: raise InputError(refusal(argument, value, expected))
     return count
 
 
 def check_image_shape(shape: Iterable[int],    # (C, H, W)
                       ) -> tuple[int, int, int]: # the same, as positive ints
     "The shape of an image, or an error that says which of its three numbers is wrong."
-    numbers = tuple(shape) if isinstance(shape, Iterable) else (shape,)
-    if len(numbers) != 3: raise InputError(f"image_shape={numbers}: expected three numbers (channels, height, width)")
+    expected = "three numbers (channels, height, width)"
+    if isinstance(shape, str) or not isinstance(shape, Iterable):
+        raise InputTypeError(refusal("image_shape", shape, expected))
+    numbers = tuple(shape)
+    if len(numbers) != 3: raise InputError(refusal("image_shape", numbers, expected))
     C, H, W = (check_count(f"image_shape[{i}]", n) for i, n in enumerate(numbers))
-    return C, H, W
+    if C * H * W < 2 ** 31: return C, H, W
+    raise InputError(refusal("image_shape", numbers, "an image of fewer than 2³¹ numbers"))
 
 # %% ../../nbs/basics/00_checks.ipynb #960e38af
 def check_positive(argument: str, # name of the argument, for the message
@@ -75,10 +114,42 @@ def check_positive(argument: str, # name of the argument, for the message
                    ) -> float:    # `value` as a finite float above zero
     "A number above zero, or an error."
     try: number = float(value) if isinstance(value, SupportsFloat) and not isinstance(value, bool) else None
-    except (TypeError, ValueError): number = None
-    if number is None: raise InputTypeError(f"{argument}={value!r}: expected a number above 0")
-    if not 0 < number < float("inf"): raise InputError(f"{argument}={value!r}: expected a number above 0")
+    except (TypeError, ValueError, OverflowError, RuntimeError): number = None
+    if number is None: raise InputTypeError(refusal(argument, value, "a number above 0"))
+    if not 0 < number < float("inf"): raise InputError(refusal(argument, value, "a number above 0"))
     return number
+
+# %% ../../nbs/basics/00_checks.ipynb #a1c0ffe4
+def check_type(argument: str, # name of the argument, for the message
+               value: object, # what the user gave
+               kind: type[T], # what it must be
+               expected: str, # in words; with the line to write, where there is one
+               ) -> T:        # `value`
+    "`value`, if it is a `kind`, or an InputTypeError."
+    if isinstance(value, kind): return value
+    raise InputTypeError(refusal(argument, value, expected))
+
+
+def check_path(argument: str, # name of the argument, for the message
+               value: object, # what the user gave
+               expected: str = "the name of a file", # in words
+               ) -> Path:     # not looked for
+    "The name of a file or folder as a Path; other types are refused, and names that no file has."
+    if not isinstance(value, (str, PurePath)): raise InputTypeError(refusal(argument, value, expected))
+    if not str(value) or "\0" in str(value): raise InputError(refusal(argument, value, expected))
+    return Path(value)
+
+
+@contextmanager
+def renamed(inner: str, # name of an argument in the messages of what is called inside
+            outer: str, # its name in the function that the user called
+            ) -> Iterator[None]:
+    "A message about `inner` names `outer`, which the user has given."
+    try: yield
+    except InputError as error:
+        if outer == inner or not re.match(rf"{inner}\b", str(error)): raise
+        raise type(error)(outer + str(error)[len(inner):]) from error.__cause__
+
 
 # %% ../../nbs/basics/00_checks.ipynb #afdd7140
 def check_batch(x: "torch.Tensor",    # batch of events, any leading dimensions
@@ -87,6 +158,7 @@ def check_batch(x: "torch.Tensor",    # batch of events, any leading dimensions
                 ) -> None:
     "Raise an InputError unless the last dimensions of `x` are `shape`."
     n = len(shape)
+    if not hasattr(x, "ndim"): raise InputTypeError(refusal(argument, x, "a tensor, as torch.as_tensor(x) gives"))
     if x.ndim >= n and tuple(x.shape[x.ndim - n:]) == tuple(shape): return
     message = f"{argument} has shape {tuple(x.shape)}; expected (..., {', '.join(map(str, shape))})"
     if n == 3 and tuple(x.shape[-3:]) == (*shape[1:], shape[0]):

@@ -9,6 +9,7 @@ __all__ = ['figure_style', 'Picture', 'save_figure', 'draw_image', 'draw_sigma',
 import io
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from functools import cache
@@ -25,7 +26,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from torch.distributions import Distribution
 
-from .checks import InputError, InputTypeError, check_count, lookup
+from .checks import InputError, InputTypeError, check_count, check_path, check_type, lookup, refusal
 from .numerics import to_unit
 
 if TYPE_CHECKING: import pandas  # which is imported where it is needed, since it takes time
@@ -108,7 +109,8 @@ def save_figure(figure: Picture,                # what to write
                 ) -> Picture:                   # the same figure
     "Write `figure` to `path`, whole or not at all, and give it back; an InputError if that can't be."
     if path is None: return figure
-    path = Path(path)
+    path = check_path("save", path, "a name that ends in .png, .pdf or .svg")
+    check_type("figure", figure, Figure, "what a figure function of vae_nb returns")
     suffix = path.suffix.lower()
     if suffix not in (".png", ".pdf", ".svg"):
         raise InputError(f"save={str(path)!r}: expected a name that ends in .png, .pdf or .svg")
@@ -121,8 +123,16 @@ def save_figure(figure: Picture,                # what to write
     except OSError as error:
         try: partial.unlink()
         except OSError: pass
-        raise InputError(f"save={str(path)!r} can't be written: {error.strerror or error}") from error
+        raise InputError(f"save={str(path)!r} can't be written: {error.strerror or error}; what was there before is "
+                         "unchanged") from error
     return figure
+
+# %% ../../nbs/basics/02_figures.ipynb #5e1f0031
+def plain_label(name: object, # of a class, a run, a file
+          ) -> str:     # for matplotlib
+    "The name as it is: no formula, no break of a line, and no label that a legend leaves out."
+    text = re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", str(name)).replace("$", r"\$") or " "
+    return f"\N{ZERO WIDTH SPACE}{text}" if text.startswith("_") else text
 
 # %% ../../nbs/basics/02_figures.ipynb #4da057bb
 @figure_style()
@@ -204,6 +214,7 @@ def to_array(x: Array,                # uint8 or float, on any device, with or w
              shape: str | tuple[int, ...] = "(C, H, W)", # the names of its dimensions, or a tuple: its exact shape
              ) -> np.ndarray:         # float32; bytes are brought to [0, 1]
     "`x` as float32 NumPy, or an error that says what was expected."
+    if not hasattr(x, "shape"): raise InputTypeError(refusal(argument, x, f"a tensor or an array {shape}"))
     x = torch.as_tensor(x).detach().cpu()
     if not (x.is_floating_point() or x.dtype == torch.uint8):
         raise InputTypeError(f"{argument} has dtype {x.dtype}; expected uint8 (0 to 255) or a float dtype")
@@ -444,14 +455,14 @@ def draw_grid(ax: Axes,     # matplotlib axes
     ax.set_axis_on()
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0, labeltop=True, labelbottom=False)
-    ax.set_yticks(*([], []) if row_labels is None else (down, row_labels))
-    ax.set_xticks(*([], []) if column_labels is None else (across, column_labels))
+    ax.set_yticks(*([], []) if row_labels is None else (down, [plain_label(label) for label in row_labels]))
+    ax.set_xticks(*([], []) if column_labels is None else (across, [plain_label(label) for label in column_labels]))
     return drawn
 
 # %% ../../nbs/basics/02_figures.ipynb #21b2b0fa
 def _as_table(images: Array, columns: int | None) -> np.ndarray:
     "(N, C, H, W) -> (R, K, C, H, W), the last row filled with white."
-    images = torch.as_tensor(images)
+    images = torch.as_tensor(images) if hasattr(images, "shape") else to_array(images, "images", "(N, C, H, W)")
     if images.ndim == 5: return to_array(images, "images", "(R, K, C, H, W)")
     rows = to_array(images, "images", "(N, C, H, W)")
     columns = min(len(rows), 8 if columns is None else check_count("columns", columns))
@@ -502,12 +513,25 @@ def image_grid(images: Array,               # (N, C, H, W), or (R, K, C, H, W) a
     return save_figure(figure, save)
 
 # %% ../../nbs/basics/02_figures.ipynb #d95d99b2
+def as_table(table: object,  # pandas, a list of dicts, or a dict of lists
+             argument: str,  # its name, for the message
+             ) -> "pandas.DataFrame":
+    "What a history or another table is, with a row for each epoch; else an InputTypeError."
+    import pandas
+    if isinstance(table, pandas.DataFrame): return table
+    rows = isinstance(table, Sequence) and all(isinstance(row, Mapping) for row in table) and not isinstance(table, str)
+    if not (rows or isinstance(table, Mapping)):
+        raise InputTypeError(refusal(argument, table, "a table: what fit returned, a list of dicts, or a pandas table"))
+    try: return pandas.DataFrame(table)
+    except ValueError as error: raise InputError(f"{argument} is no table: {error}") from None
+
+
 def _tables(histories: Mapping[str, Sized],    # {label: table}
             names: str | Sequence[str] | None, # columns; None: all that are numbers
             x: str,                            # column on the horizontal axis
             ) -> "tuple[dict[str, pandas.DataFrame], list[str]]": # as pandas tables, and the names to draw
-    import pandas
-    tables = {label: pandas.DataFrame(table) for label, table in histories.items()}
+    check_type("histories", histories, Mapping, "{label: table}, such as {\"train\": history}")
+    tables = {label: as_table(table, f"histories[{label!r}]") for label, table in histories.items()}
     if not tables: raise InputError("histories is empty; expected {label: table}")
     for label, table in tables.items():
         if table.empty: raise InputError(f"histories[{label!r}] is empty; expected a row for each {x}")
@@ -535,8 +559,9 @@ def curves(histories: Mapping[str, Sized], # {label: table}; a table: pandas, li
     for name, ax in zip(names, axes.flat):
         for (label, table), dash in zip(tables.items(), cycle(["-", "--", ":", "-."])):
             drawn = table[[x, name]].dropna() if name in table else table[[x]].assign(**{name: math.nan})
-            ax.plot(drawn[x], drawn[name], linestyle=dash, marker="." if len(drawn) == 1 else "", label=label)
-        ax.set(title=f"{name} ({units[name]})" if units and name in units else name, xlabel=x)
+            marker = "." if len(drawn) == 1 else ""
+            ax.plot(drawn[x], drawn[name], linestyle=dash, marker=marker, label=plain_label(label))
+        ax.set(title=plain_label(f"{name} ({units[name]})" if units and name in units else name), xlabel=plain_label(x))
         ax.spines[["top", "right"]].set_visible(False)
         ax.xaxis.set_major_locator(MaxNLocator(3, integer=True))
         ax.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
@@ -544,5 +569,5 @@ def curves(histories: Mapping[str, Sized], # {label: table}; a table: pandas, li
     if len(tables) > 1:
         lines, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(lines, labels, loc="upper left", ncols=len(labels), frameon=False, borderaxespad=0.1)
-    figure.alt = f"Curves of {', '.join(names)} over {x} for {', '.join(map(str, tables))}"
+    figure.alt = f"Curves of {', '.join(map(str, names))} over {x} for {', '.join(map(str, tables))}"
     return save_figure(figure, save)

@@ -120,7 +120,7 @@ def check_images(x: object,                # tensor or array, (N, C, H, W) or (N
 def check_size(size: int | tuple[int, int], # pixels: one number for square images, or (height, width)
                ) -> tuple[int, int]:        # (height, width)
     "`resize` as (height, width)."
-    if isinstance(size, Integral): size = (int(size), int(size))
+    if isinstance(size, Integral) and not isinstance(size, bool): size = (int(size), int(size))
     if not isinstance(size, (tuple, list)) or len(size) != 2:
         raise InputError(f"resize={size!r}: expected one number, or (height, width)")
     return check_count("resize", size[0]), check_count("resize", size[1])

@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Literal, SupportsFloat
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
 
-from ..basics.checks import InputError, MissingPackageError, check_count, lookup
+from ..basics.checks import (InputError, InputTypeError, MissingPackageError, check_count, check_path, lookup, refusal,
+                                  renamed)
 from .arrays import array_source, check_size
 from .image_files import PictureFiles, folder_source
 from .digits import bundled_digits
@@ -175,6 +177,20 @@ def read_splits(name: str,                         # of the data
     return Data(**images, name=name, labels={split: parts[split].labels for split in SPLITS}, classes=classes,
                 binarize=binarize, indices=indices)
 
+# %% ../../nbs/data/06_loading.ipynb #5e1f0011
+def refuse_no_source(x: object,     # what the user gave
+                     argument: str, # its name, for the message
+                     ) -> None:
+    "Raise an InputTypeError for what holds no images, or hides them."
+    expected = None
+    if x is None or isinstance(x, Real): expected = "images: a name, a folder, a tensor, an array or a data set"
+    elif isinstance(x, torch.nn.Module): expected = "images, not a model"
+    elif isinstance(x, DataLoader): expected = "the data set behind it: loader.dataset"
+    elif isinstance(x, (tuple, list)) and len(x) == 2:
+        images, labels = (getattr(part, "ndim", 0) for part in x)
+        if images > 2 and labels < images: expected = "the images alone, the first of the two"
+    if expected is not None: raise InputTypeError(refusal(argument, x, expected))
+
 # %% ../../nbs/data/06_loading.ipynb #80dbca32
 def load_data(source: AnySource | Data = "mnist-10k", # a name, folder, tensor, array or data set: see below
               root: str | Path | None = None, # folder for downloads; None: VAE_NB_DATA, else the system's cache folder
@@ -202,6 +218,9 @@ def load_data(source: AnySource | Data = "mnist-10k", # a name, folder, tensor, 
         if any(o is not None for o in (limit, binarize, resize, test)):
             raise InputError("source is a Data already; expected neither limit nor binarize, resize or test with it")
         return source
+    refuse_no_source(source, "source")
+    check_count("seed", seed, 0)
+    if root is not None: check_path("root", root, "the name of a folder")
     if binarize is not None: lookup("binarize", binarize, BINARISED)
     if limit is not None: check_count("limit", limit)
     if resize is not None: check_size(resize)
@@ -221,11 +240,14 @@ def load_data(source: AnySource | Data = "mnist-10k", # a name, folder, tensor, 
 
 # %% ../../nbs/data/06_loading.ipynb #20289ed3
 def as_data(x: AnySource | Data,
+            argument: str = "data", # its name, for the message
             **options,           # of `load_data`
             ) -> Data:
     "`x` itself if it is a Data, else loaded; of a tensor, array or data set nothing is set aside for a test."
-    if isinstance(x, (Data, str, Path)): return load_data(x, **options)
-    images = wrap_dataset(x, options.get("resize"), "data")
-    if images is None: return load_data(x, **{"test": 0, **options})
-    kept = {"test": 0} if images.random_access else {"test": 0, "valid": 0}
-    return load_data(images, **{**kept, **options, "resize": None})
+    with renamed("source", argument):
+        if isinstance(x, (Data, str, Path)): return load_data(x, **options)
+        refuse_no_source(x, argument)
+        images = wrap_dataset(x, options.get("resize"), argument)
+        if images is None: return load_data(x, **{"test": 0, **options})
+        kept = {"test": 0} if images.random_access else {"test": 0, "valid": 0}
+        return load_data(images, **{**kept, **options, "resize": None})

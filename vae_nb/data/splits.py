@@ -337,6 +337,9 @@ class Splits:
         if x.ndim != 4 or x.shape[1:] != self.train.shape[1:]:
             raise InputError(f"{split} has shape {tuple(x.shape)}; expected (N, C, H, W) "
                              f"with images of shape {self.image_shape}, as in train")
+        labels = self.labels[split]
+        if labels is not None and len(labels) != len(x):
+            raise InputError(f"labels[{split!r}] has {len(labels)} entries; expected {len(x)}, one for each image")
         if x.dtype not in (torch.uint8, torch.float32):
             raise InputTypeError(f"{split} has dtype {x.dtype}; expected uint8 (0 to 255) or float32 (0 to 1)")
 

@@ -14,16 +14,17 @@ from functools import partial
 import torch
 from torch.distributions import Independent
 
-from ..basics.checks import InputError
+from ..basics.checks import InputError, refusal
 from ..core import Head, pixel_log_prob
 
 # %% ../../nbs/distributions/03_beta_nll.ipynb #5c7578ad
 def check_beta(beta: object, # what the user gave
+               argument: str = "beta_nll", # its name, for the message
                ) -> float:
     "`beta` as a float between 0 and 1."
     if isinstance(beta, numbers.Real) and not isinstance(beta, bool) and 0 <= float(beta) <= 1: return float(beta)
-    raise InputError(f"beta_nll={beta!r}: expected a number between 0 (the NLL) "
-                     "and 1 (mean learns as with the squared error)")
+    raise InputError(refusal(argument, beta, "a number between 0 (the NLL) "
+                                             "and 1 (mean learns as with the squared error)"))
 
 # %% ../../nbs/distributions/03_beta_nll.ipynb #e4845029
 def beta_nll_score(p: Independent,     # distribution over images (C, H, W)
@@ -32,7 +33,7 @@ def beta_nll_score(p: Independent,     # distribution over images (C, H, W)
                    log_prob: torch.Tensor | None = None, # (..., C, H, W): that of each pixel, where it is already known
                    ) -> torch.Tensor:  # the batch shape of `p`; to be maximised; no density, so in no unit
     "Log-density of each pixel, weighted by its variance to the power β, summed (Seitzer et al. 2022)."
-    beta = check_beta(beta)
+    beta = check_beta(beta, "beta")
     log_prob = pixel_log_prob(p, x) if log_prob is None else log_prob
     weight = p.base_dist.variance.detach() ** beta
     return (weight * log_prob).flatten(-p.reinterpreted_batch_ndims).sum(-1)

@@ -15,7 +15,7 @@ import torch
 from torch.distributions import Distribution, Independent, constraints
 from torch.nn.functional import logsigmoid
 
-from ..basics.checks import InputError, InputTypeError, check_image_shape, check_positive
+from ..basics.checks import InputError, InputTypeError, check_image_shape, check_positive, check_type
 from ..basics.numerics import lazy_property, positive, rng_for
 from ..data.splits import Data
 from .likelihoods import PixelHead
@@ -145,6 +145,7 @@ class Dequantised(Data):
 def dequantised(data: Data,       # 8-bit, not binarised
                 ) -> Dequantised: # for `fit` and `evaluate`; a `Data`
     "The same images, whose batches are (v + u)/256, u uniform in [0, 1) (Theis et al. 2016); else an InputError."
+    check_type("data", data, Data, "what load_data gives")
     if data.binarize or data.train.dtype != torch.uint8:
         raise InputError(f"data is {data.binarize or data.train.dtype}; expected 8-bit images that are not binarised")
     return Dequantised(**vars(data))

@@ -18,7 +18,7 @@ from ..basics.checks import check_count, lookup
 from .importance import believed, check_events
 from ..models.inference import (RunningWeights, adapted, check_unbounded, hmc_step, samples_allowed,
                                      with_gradient)
-from ..models.vae import VAE, evaluating, prepare_images
+from ..models.vae import VAE, check_model, evaluating, prepare_images
 
 # %% ../../nbs/evaluation/02_annealing.ipynb #2007f2f4
 def temperatures(n: int,          # steps, T
@@ -168,7 +168,7 @@ def bidirectional(model: VAE,               # trained
     _check(chains, steps, leapfrog, pilots, start, seed)
     check_unbounded(model, "bidirectional")
     beta, parts = temperatures(steps), []
-    size = max(1, samples_allowed(model, max_memory, 3) // max(chains, pilots))
+    size = max(1, samples_allowed(check_model(model), max_memory, 3) // max(chains, pilots))
     total = -(-check_count("n", n) // size) * 2 * (steps - 1)
     with evaluating(model, seed), tqdm(total=total, unit="step", disable=not progress) as bar:
         z = model.prior().sample((n,))

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.distributions import Distribution, Independent
 
-from ..basics.checks import InputError, InputTypeError, check_count
+from ..basics.checks import InputError, InputTypeError, check_count, check_type
 from ..basics.figures import (BLUE, FAINT, Picture, column_titles, draw_grid, figure_style, panels,
                                    save_figure)
 from ..data.splits import Data, Split
@@ -303,6 +303,7 @@ def calibration_panels(found: dict,    # what `calibration` gave
                        save: str | Path | None = None, # .png, .pdf or .svg; None: no file
                        ) -> Picture:   # a row for each group of pixels
     "PIT histogram, calibration curve, and coverage or reliability, from numbers that were computed before."
+    check_type("found", found, dict, "what calibration(model, data) gives")
     groups = {name: found[name] for name in ("varying", "background") if found.get(name)}
     if not groups: raise InputError("found holds no group of pixels; expected what calibration(model, data) gives")
     last = "coverage" if all("coverage" in numbers for numbers in groups.values()) else "reliability"

@@ -16,7 +16,7 @@ from ..basics.checks import InputError, InputTypeError, check_count, check_finit
 from ..basics.numerics import full_precision, rng_for
 from ..distributions.discretised import dequantise
 from ..models.inference import RunningWeights, log_weights
-from ..models.vae import VAE, check_images_for, evaluating, prepare_images
+from ..models.vae import VAE, check_images_for, check_model, evaluating, prepare_images
 
 # %% ../../nbs/evaluation/01_importance.ipynb #6e73f758
 def check_events(model: VAE,      # whose likelihood says which values a pixel can take
@@ -86,7 +86,7 @@ def log_likelihood(model: VAE,               # trained
     from tqdm.auto import tqdm
     k, seed = check_count("k", k), check_count("seed", seed, 0)
     x = torch.as_tensor(x)
-    check_images_for(model, x)
+    check_images_for(check_model(model), x)
     prepare_images(model, x[:1] if x.ndim == 4 else x)
     if x.ndim == 3: x = x[None]
     results = []
@@ -140,7 +140,7 @@ def check_levels(model: VAE,       # see `bits_per_dimension`
                  dequantised: bool = False,
                  ) -> torch.Tensor: # the same images
     "Raise unless the model needs bits for 8-bit images like these."
-    head, x = model.decoder.head, torch.as_tensor(x)
+    head, x = check_model(model).decoder.head, torch.as_tensor(x)
     if x.dtype != torch.uint8:
         raise InputTypeError(f"x has dtype {x.dtype}; expected uint8: bits are counted for the 256 levels of a file")
     if head.levels not in (None, 256):

@@ -128,6 +128,7 @@ def inpainting_calibration(model: VAE,              # trained
                            **options: int,          # of `posterior_given_visible`: burn_in, thin, leapfrog
                            ) -> dict: # as `calibration`, with log_prob and its correction (nats), acceptance, rhat (median)
     "Are hidden pixels where the model, having seen the visible ones, says that they are?"
+    seed = check_count("seed", seed, 0)
     data, split, step = calibration_images(model, data, split)
     model.decoder.head.check_data(next(data.batches(split, 256, shuffle=False)))
     mask, varying = inpainting_mask(model.image_shape, hidden), varying_pixels(data, threshold)

@@ -16,7 +16,8 @@ import torch
 from torch import nn
 from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, kl_divergence
 
-from ..basics.checks import InputError, MissingPackageError, check_count, check_positive, lookup
+from ..basics.checks import (InputError, MissingPackageError, check_count, check_positive,
+                                  check_type, lookup)
 from ..basics.figures import Picture
 from ..core import Head, kl_per_dimension, moments_of
 from ..data.splits import Data, Split
@@ -134,7 +135,8 @@ def draw_kl(found: dict,                    # what `latent_numbers` gave
     from vae_nb.basics.figures import BLUE, DARK, figure_style, panels, save_figure
     kl, information = (torch.tensor(found[f"{name}_per_dimension"]) for name in ("kl", "information"))
     order = kl.argsort(descending=True)
-    kl, information, place = kl[order], information[order].clamp(min=0).minimum(kl[order]), range(len(kl))
+    information = information[order].clamp(min=0).minimum(kl[order]).numpy()
+    kl, place = kl[order].numpy(), range(len(kl))
     with figure_style():
         figure, ((ax,),) = panels(1, 2.2, [5.6], [], left=0.7, top=0.35, bottom=0.5)
         ax.bar(place, information, color=BLUE, label="information about the image")
@@ -190,7 +192,8 @@ def embedding_figure(model: VAE,            # any; the means of a flow's posteri
                      save: str | Path | None = None, # path: .png, .pdf or .svg
                      ) -> "Picture":
     "Posterior means in the plane, coloured by label."
-    from vae_nb.basics.figures import BLUE, figure_style, panels, save_figure
+    from vae_nb.basics.figures import BLUE, figure_style, panels, plain_label, save_figure
+    seed = check_count("seed", seed, 0)
     images, part = split_for(model, data, split)
     x, labels = first_images(model, images, part, n)
     with evaluating(model, seed): mean, stddev, _ = moments_of(model.encoder.head(raw_posterior(model, x)))
@@ -201,7 +204,7 @@ def embedding_figure(model: VAE,            # any; the means of a flow's posteri
         for place, (label, rows) in enumerate(groups):
             name = label if label is None or not images.classes else images.classes[label]
             ax.scatter(*points[rows].T, s=6, linewidth=0, color=BLUE if label is None else f"C{place % 10}",
-                       marker="os^Dv"[place // 10 % 5], label=name)
+                       marker="os^Dv"[place // 10 % 5], label=plain_label(name))
         ax.set(xlabel=names[0], ylabel=names[1])
         ax.spines[["top", "right"]].set_visible(False)
         beside = dict(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=2, handletextpad=0.2)
@@ -287,7 +290,8 @@ def gaps_figure(gaps: dict, # what `inference_gaps` gave; or {label: that} of se
                 save: str | Path | None = None, # path: .png, .pdf or .svg
                 ) -> "Picture":
     "How far each posterior's ELBO lies below log p(x), with ±2 standard errors."
-    from vae_nb.basics.figures import BLUE, DARK, column_titles, figure_style, panels, save_figure
+    from vae_nb.basics.figures import BLUE, DARK, column_titles, figure_style, panels, plain_label, save_figure
+    check_type("gaps", gaps, dict, "what inference_gaps gives")
     several = gaps if all(isinstance(found, dict) for found in gaps.values()) else {"": gaps}
     if not several: raise InputError("gaps is empty; expected what inference_gaps gives")
     with figure_style():
@@ -304,7 +308,7 @@ def gaps_figure(gaps: dict, # what `inference_gaps` gave; or {label: that} of se
             ax.set_yticks(range(len(rows)), [ROWS[row] for row in rows])
             ax.set(xlim=(0, limit), ylim=(len(rows) - 0.5, -0.5))
             ax.spines[["top", "right"]].set_visible(False)
-            column_titles([ax], [label])
+            column_titles([ax], [plain_label(label)])
         ax.set_xlabel(r"below log p(x), nats: KL(q ‖ p(z$\,|\,$x))")
     figure.alt = "; ".join(f"{label}: " * bool(label) + ", ".join(
         f"{ROWS[row]} {found[f'distance_{row}']:.2f} nats" for row in ROWS if f"distance_{row}" in found)

@@ -13,8 +13,8 @@ import torch
 
 from ..basics.checks import InputError, check_count, lookup
 from ..data.splits import SPLITS, Data, Split
-from ..data.loading import TORCHVISION, as_data, load_data
-from ..models.vae import VAE, check_images_for
+from ..data.loading import TORCHVISION, as_data
+from ..models.vae import VAE, check_images_for, check_model
 from ..training.objectives import measure
 
 # %% ../../nbs/evaluation/00_metrics.ipynb #379cc70f
@@ -27,9 +27,10 @@ def split_for(model: VAE,      # for its image shape and its likelihood
               ) -> tuple[Data, Split]: # the data, and the name of the split that holds the images
     "The data behind any way of giving images; an InputError where the model can't measure them."
     known = isinstance(data, Data) or isinstance(data, str) and data in ("mnist-10k", *TORCHVISION)
-    if not known: data, split = load_data(data, valid=0, test=0), "train"
-    data = as_data(data)
     lookup("split", split, SPLITS)
+    check_model(model)
+    if not known: data, split = as_data(data, valid=0, test=0), "train"
+    data = as_data(data)
     if data.image_shape != model.image_shape:
         raise InputError(f"data has images of shape {data.image_shape}; the model expects {model.image_shape}")
     if not len(data[split]):
@@ -48,6 +49,6 @@ def evaluate(model: VAE,             # any, trained or not
              seed: int = 0,          # of the samples
              ) -> dict[str, float]:  # elbo, reconstruction, kl (nats an image), sigma, rmse (pixel units)
     "Means over the images of a split: the true ELBO, its two parts and σ; and the RMSE of the decoded mean."
-    check_count("k", k); check_count("batch_size", batch_size)
+    check_count("k", k); check_count("batch_size", batch_size); check_count("seed", seed, 0)
     data, split = split_for(model, data, split)
     return measure(model, data.batches(split, batch_size, shuffle=False), k, seed)

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ..basics.checks import InputError, InputTypeError, check_count, check_positive, lookup
+from ..basics.checks import (InputError, InputTypeError, check_count, check_positive, check_type,
+                                  lookup, refusal)
 from ..basics.figures import Picture
 from ..basics.numerics import seed_generators
 from .importance import log_likelihood
 from ..models.inference import fit_posterior, raw_posterior, terms_of
-from ..models.vae import VAE, evaluating, prepare_images
+from ..models.vae import VAE, check_model, evaluating, prepare_images
 from ..training.objectives import elbo, metrics_of
 
 if TYPE_CHECKING: from sklearn.pipeline import Pipeline  # which takes time to import
@@ -36,7 +37,7 @@ def histogram_figure(values: dict[str, Scores], # label to numbers (N,)
                      save: str | Path | None = None, # path: .png, .pdf or .svg
                      ) -> "Picture":
     "Histograms of the same score on several kinds of images, each with area one."
-    from vae_nb.basics.figures import figure_style, panels, save_figure
+    from vae_nb.basics.figures import figure_style, panels, plain_label, save_figure
     rows = {label: check_scores(label, v) for label, v in values.items()}
     everything = torch.cat(list(rows.values()))
     low, high = everything.min().item(), everything.max().item()
@@ -45,7 +46,7 @@ def histogram_figure(values: dict[str, Scores], # label to numbers (N,)
     with figure_style():
         for i, (label, v) in enumerate(rows.items()):
             drawn = dict(x=v.numpy(), bins=edges.numpy(), density=True, color=f"C{i}")
-            axes[0, 0].hist(**drawn, histtype="step", linewidth=1.2, label=label)
+            axes[0, 0].hist(**drawn, histtype="step", linewidth=1.2, label=plain_label(label))
             axes[0, 0].hist(**drawn, alpha=0.25)
         axes[0, 0].set(xlabel=xlabel, yticks=[], ylabel="density")
         axes[0, 0].spines[["top", "right"]].set_visible(False)
@@ -54,11 +55,17 @@ def histogram_figure(values: dict[str, Scores], # label to numbers (N,)
     return save_figure(figure, save)
 
 
+def _numbers(argument: str, values: object) -> torch.Tensor:
+    try: return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputTypeError(refusal(argument, values, "a tensor, an array or a list of numbers")) from None
+
+
 def check_scores(argument: str,   # name of the argument, for the message
                  values: Scores,  # (N,)
                  ) -> torch.Tensor: # (N,), float64
     "Scores as one row of finite numbers."
-    row = torch.as_tensor(values).detach().cpu().double()
+    row = _numbers(argument, values).detach().cpu().double()
     if row.ndim != 1 or not len(row):
         raise InputError(f"{argument} has shape {tuple(row.shape)}; expected (N,), one score for each image")
     if bad := int((~row.isfinite()).sum()):
@@ -88,7 +95,8 @@ def roc_figure(scores: dict,                   # {name: (in_distribution, out_of
 
     from sklearn.metrics import roc_curve
 
-    from vae_nb.basics.figures import FAINT, figure_style, panels, save_figure
+    from vae_nb.basics.figures import FAINT, figure_style, panels, plain_label, save_figure
+    check_type("scores", scores, dict, "{name: (in_distribution, out_of_distribution)}")
     if not scores: raise InputError("scores is empty; expected {name: (in_distribution, out_of_distribution)}")
     titled = scores if isinstance(next(iter(scores.values())), dict) else {"": scores}
     rows, n = max(map(len, titled.values())), len(titled)
@@ -101,9 +109,9 @@ def roc_figure(scores: dict,                   # {name: (in_distribution, out_of
                 area = auroc(known, new)
                 values = torch.cat([check_scores(name, known), check_scores(name, new)])
                 false, true, _ = roc_curve([0] * len(known) + [1] * len(new), values)
-                ax.plot(false, true, linestyle=dash, label=f"{area:.3f}  {name}", clip_on=False)
-            ax.set(title=title, xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1), ylim=(0, 1),
-                   aspect="equal")
+                ax.plot(false, true, linestyle=dash, label=f"{area:.3f}  {plain_label(name)}", clip_on=False)
+            ax.set(title=plain_label(title), xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1),
+                   ylim=(0, 1), aspect="equal")
             ax.set_xticks([0, 0.5, 1], ["0", "½", "1"])
             ax.set_yticks([0, 0.5, 1], ["0", "½", "1"])
             ax.spines[["top", "right"]].set_visible(False)
@@ -163,15 +171,15 @@ def typicality(log_likelihoods: Scores, # (B,), nats
                entropy: float,     # nats: mean of −log p(x) over in-distribution images that were not trained on
                ) -> torch.Tensor:  # (B,), nats, at least 0
     "Distance of −log p(x) from the entropy (Nalisnick et al. 2019, with single images)."
-    if not isinstance(entropy, (int, float)) or not math.isfinite(entropy):
-        raise InputError(f"entropy={entropy!r}: expected a finite number of nats")
-    return (-torch.as_tensor(log_likelihoods) - entropy).abs()
+    if isinstance(entropy, bool) or not isinstance(entropy, (int, float)) or not math.isfinite(entropy):
+        raise InputError(refusal("entropy", entropy, "a finite number of nats"))
+    return (-_numbers("log_likelihoods", log_likelihoods) - entropy).abs()
 
 
 def waic(log_likelihoods: torch.Tensor, # (M, B), nats: of M models, at least two
          ) -> torch.Tensor:             # (B,), nats, higher for out-of-distribution images
     "Minus the WAIC: variance over the ensemble less the mean (Choi et al. 2018)."
-    values = torch.as_tensor(log_likelihoods)
+    values = _numbers("log_likelihoods", log_likelihoods)
     if values.ndim != 2 or len(values) < 2:
         raise InputError(f"log_likelihoods has shape {tuple(values.shape)}; expected (M, B) with at least two models")
     return values.var(0) - values.mean(0)
@@ -181,11 +189,12 @@ SCORES = ("sigma", "elbo", "log_likelihood", "complexity_corrected", "regret", "
 
 
 def check_models(models: VAE | Sequence[VAE], # one or several
+                 argument: str = "models",    # its name, for the message
                  ) -> list[VAE]:
     "The models as a list, all for images of the same shape."
-    several = [models] if isinstance(models, VAE) else list(models)
-    if not several or not all(isinstance(m, VAE) for m in several):
-        raise InputTypeError(f"models={[type(m).__name__ for m in several]}: expected a VAE, or a list of them")
+    several = list(models) if isinstance(models, (list, tuple)) else [check_model(models, argument)]
+    if not several: raise InputError(f"{argument} is empty; expected a VAE, or a list of them")
+    for i, model in enumerate(several): check_model(model, f"{argument}[{i}]")
     shapes = {m.image_shape for m in several}
     if len(shapes) > 1: raise InputError(f"models are for images of different shapes: {sorted(shapes)}")
     return several
@@ -215,13 +224,14 @@ def novelty_scores(models: VAE | Sequence[VAE],   # an ensemble is needed for `w
     for the model raises an InputError."""
     ensemble = check_models(models)
     model, reasons, x = ensemble[0], without_meaning(ensemble, entropy), prepare_images(ensemble[0], x)
-    names = [names] if isinstance(names, str) else list(names or [name for name in SCORES if name not in reasons])
-    for name in names:
+    several = [name for name in SCORES if name not in reasons] if names is None else names
+    wanted: list = list(several) if isinstance(several, (list, tuple)) else [several]
+    for name in wanted:
         lookup("names", name, dict.fromkeys(SCORES))
         if name in reasons: raise InputError(f"names: {name!r} has no meaning here: {reasons[name]}")
-    found = statistics(model, x, k, seed) if {"sigma", "elbo", "complexity_corrected"} & {*names} else {}
-    by_likelihood = {"log_likelihood", "complexity_corrected", "typicality", "waic"} & {*names}
-    used = ensemble if "waic" in names else ensemble[:1] if by_likelihood else []
+    found = statistics(model, x, k, seed) if {"sigma", "elbo", "complexity_corrected"} & {*wanted} else {}
+    by_likelihood = {"log_likelihood", "complexity_corrected", "typicality", "waic"} & {*wanted}
+    used = ensemble if "waic" in wanted else ensemble[:1] if by_likelihood else []
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="log_likelihood")
         log_px = [log_likelihood(m, x, k, seed=seed) for m in used]
@@ -230,7 +240,7 @@ def novelty_scores(models: VAE | Sequence[VAE],   # an ensemble is needed for `w
                  complexity_corrected=lambda: -log_px[0] - found["complexity"] * math.log(2),
                  regret=lambda: likelihood_regret(model, x, steps, seed=seed),
                  typicality=lambda: typicality(log_px[0], H), waic=lambda: waic(torch.stack(log_px)))
-    return {name: known[name]() for name in names}
+    return {name: known[name]() for name in wanted}
 
 # %% ../../nbs/evaluation/05_novelty.ipynb #7ae56f95
 STATES = ("reconstruction", "kl", "entropy", "rmse", "sigma", "complexity")
@@ -261,7 +271,7 @@ class DensityOfStates:
                  components: Sequence[int] = (1, 2, 4, 8, 16), # numbers of components to choose from, by BIC
                  seed: int = 0,               # of the samples and of the mixtures' start
                  ):
-        self.model, self.k, self.seed = check_models(model)[0], check_count("k", k), seed
+        self.model, self.k, self.seed = check_model(model), check_count("k", k), check_count("seed", seed, 0)
         self.components = [check_count("components", n) for n in components]
         self.names = [name for name in STATES if name != "sigma" or model.decoder.head.heteroscedastic]
         self.density: Pipeline | None = None  # ranks, then the mixture; None until it is fitted

@@ -16,15 +16,16 @@ from pathlib import Path
 import pandas
 
 from .. import __version__
-from ..basics.checks import InputError, check_count
-from ..basics.figures import BLUE, DARK, DOTS_PER_INCH, FAINT, Picture, figure_style, panels, save_figure
+from ..basics.checks import InputError, InputTypeError, check_count, check_path, refusal
+from ..basics.figures import (BLUE, DARK, DOTS_PER_INCH, FAINT, Picture, figure_style, panels, plain_label,
+                                   save_figure)
 from ..data.splits import Split
 from .metrics import ImageData, split_for
 from .report_sections import (CONDITIONS, FIGURES, PIXEL_UNIT, SECTIONS, ReportInput, bound_of,
                                                describe_measurement, draw_sections, flatten_numbers, format_number,
                                                format_with_error, measure_sections, spaced, standard_error_of)
-from ..models.tensor_files import replace_file
-from ..models.vae import VAE
+from ..models.tensor_files import check_folder, replace_file
+from ..models.vae import VAE, check_model
 from ..training.objectives import METRICS
 from ..training.runs import load_run_model, read_record, run_data
 
@@ -35,7 +36,7 @@ def _report_html(found: dict,                       # what report.json holds
     data = found["data"]
     what = (f'<p>{data["images"]:,} {html.escape(data["split"])} images of {html.escape(data["name"])}, '
             f'{"×".join(map(str, data["image_shape"]))}{", binarised" if data["binarize"] else ""}; the likelihood '
-            f'is a {found["likelihood"]}. <span class="soft">{found["created"]}</span></p>')
+            f'is a {html.escape(found["likelihood"])}. <span class="soft">{html.escape(found["created"])}</span></p>')
     titles = {name: section.title for name, section in SECTIONS.items()} | {"settings": "How it was made"}
     links = "".join(f'<li><a href="#{name}">{html.escape(title)}</a></li>' for name, title in titles.items())
     settings = {f"{part}.{key}": value for part in ("model", "training", "versions") if found.get(part)
@@ -152,6 +153,7 @@ def report(model: VAE | str | Path,       # a VAE, or the folder of a run
     "Measure everything that can be said of a model; with a folder, write report.json and report.html into it."
     counts = dict(k=k, likelihood_k=likelihood_k, n_images=n_images, n_gap_images=n_gap_images, seed=seed)
     for name, count in counts.items(): check_count(name, count, int(name != "seed"))
+    if out is not None: check_folder("out", out)
     model, data, record, run = _opened(model, data)
     data, split = split_for(model, data, split)
     m = ReportInput(model, data, split, run=run, **counts)
@@ -168,8 +170,9 @@ def report(model: VAE | str | Path,       # a VAE, or the folder of a run
 def _opened(model: VAE | str | Path, data: ImageData | None,
             ) -> tuple[VAE, ImageData, dict, Path | None]: # …, what run.json says, and the folder of the run
     if isinstance(model, VAE):
-        if data is None: raise InputError("data is missing: a model by itself doesn't know what to be measured on")
+        if data is None: raise InputError("data=None: a model by itself doesn't know what to be measured on")
         return model, data, {}, None
+    if not isinstance(model, (str, Path)): check_model(model)
     run = Path(model)
     return load_run_model(run), run_data(run, {}) if data is None else data, read_record(run), run
 
@@ -188,11 +191,17 @@ COLUMNS = { # heading -> (section, number)
 
 
 def _read_report(run: str | Path | dict, # folder, or what `report` gave
+                 argument: str,          # its name, for the message
                  ) -> dict:
-    if isinstance(run, dict): return run
-    path = Path(run) / "report.json"
+    if isinstance(run, dict):
+        if missing := {"data", "likelihood", "numbers", "name"} - run.keys():
+            lacks = ", ".join(sorted(missing))
+            raise InputError(f"{argument} is no report: it lacks {lacks}; expected what report gave")
+        return run
+    path = check_path(argument, run, "a folder that holds a report.json") / "report.json"
     if not path.is_file():
-        raise InputError(f"{str(run)!r} holds no report.json; report(run), or `vae_nb evaluate {run}`, writes it")
+        raise InputError(f"{argument}={str(run)!r} holds no report.json; report(run), or `vae_nb evaluate {run}`, "
+                         "writes it")
     try: found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as e: raise InputError(f"{path} is damaged: {e}") from None
     if not isinstance(found, dict) or found.get("format") != 1: raise InputError(f"{path} is no report of format 1")
@@ -210,7 +219,10 @@ def compare(runs: Sequence[str | Path | dict],  # folders with a report.json, or
             out: str | Path | None = None,      # .html; None: no page
             ) -> "dict[str, pandas.DataFrame]": # group to a table with a row for each run
     "Reports side by side, in groups: numbers of other images, or of another kind of likelihood, can't be compared."
-    found = [_read_report(run) for run in runs]
+    if isinstance(runs, (str, Path)) or not isinstance(runs, Sequence):
+        raise InputTypeError(refusal("runs", runs, "a list of at least 2 folders, or of what report gave"))
+    if out is not None: check_folder("out", check_path("out", out, "the name of a page, .html").parent)
+    found = [_read_report(run, f"runs[{i}]") for i, run in enumerate(runs)]
     if len(found) < 2: raise InputError(f"runs: {len(found)} given; expected at least 2 reports to compare")
     groups: dict[str, list[dict]] = {}
     for one in found: groups.setdefault(_group_of(one), []).append(one)
@@ -240,7 +252,7 @@ def _comparison_figure(reports: Sequence[dict],        # of one group
         for i, found in enumerate(reports): _draw_report(bound, error, i, found)
         for ax in (bound, error):
             ax.set_ylim(len(names) - 0.5, -0.5)
-            ax.set_yticks(range(len(names)), names if ax is bound else [])
+            ax.set_yticks(range(len(names)), [plain_label(name) for name in names] if ax is bound else [])
             ax.grid(axis="y", color=FAINT, linewidth=0.4)
             ax.spines[["top", "right"]].set_visible(False)
             ax.locator_params(axis="x", nbins=4)

@@ -12,13 +12,13 @@ from typing import NamedTuple
 import torch
 from torch.distributions import Distribution
 
-from ..basics.checks import InputTypeError, check_count
+from ..basics.checks import check_count, check_type
 from ..basics.figures import (Picture, colour_bar, column_titles, draw_image, draw_sigma, figure_style, panels,
-                                   save_figure)
+                                   plain_label, save_figure)
 from ..data.loading import as_data
 from .widgets import (DataSource, Explorer, PicturePanel, button, check_index, column, data_for,
                                     held_out_images, index_field, latent_scales, row)
-from ..models.vae import VAE, evaluating
+from ..models.vae import VAE, check_model, evaluating
 from ..training.objectives import metrics_of
 
 # %% ../../nbs/explore/03_noise.ipynb #9c3af008
@@ -37,8 +37,8 @@ class NoiseExplorer(Explorer):
                  image: int = 0,         # its number
                  seed: int = 0,          # of the draws from p(x|z)
                  ):
-        if not isinstance(models, dict) or not models:
-            raise InputTypeError(f"models is a {type(models).__name__}; expected a dict, name to VAE, not empty")
+        check_type("models", models or None, dict, "a dict, name to VAE, not empty")
+        for name, model in models.items(): check_model(model, f"models[{name!r}]")
         self.models, self.data, self.draws = models, as_data(data), check_count("seed", seed, 0)
         for model in models.values(): data_for(model, self.data)
         self.top = max(latent_scales(model, self.data, 128).top for model in models.values())
@@ -87,7 +87,7 @@ class NoiseExplorer(Explorer):
             draw_image(mean, found.p.mean); draw_image(draw, found.draw)
             drawn = draw_sigma(sigma, found.p.stddev, self.top)
             if drawn.cmap.name == "viridis": maps.append(drawn)
-            mean.text(-0.08, 0.5, name, transform=mean.transAxes, ha="right", va="center", fontsize=9)
+            mean.text(-0.08, 0.5, plain_label(name), transform=mean.transAxes, ha="right", va="center", fontsize=9)
         if maps: colour_bar(axes[:, 2], maps[0])
         column_titles(axes[0], [r"$\mathbb{E}[x\,|\,z]$", "a draw", "$σ$"])
         figure.alt = f"{len(self.models)} rows, a noise model each: the mean, a draw, and σ"

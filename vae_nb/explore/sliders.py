@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from weakref import ref
 
 import ipywidgets
 import numpy as np
@@ -107,7 +108,11 @@ class LatentSliders:
             0.0, min=-self.limit, max=self.limit, step=0.01, description=f"z[{i}]",
             tooltip=f"latent {i}, mean KL {self.kl[i]:.2f} nats", style=dict(description_width="64px"),
             layout=dict(width="auto", margin="0"))
-        slider.observe(lambda change: self._held or self._moved(i, change["new"]), "value")
+        me = ref(self)
+
+        def slid(change) -> None:  # the slider keeps neither this nor what it calls alive
+            if (living := me()) is not None and not living._held: living._moved(i, change["new"])
+        slider.observe(slid, "value")
         return slider
 
     def mark(self, posterior: Sequence[tuple[float, float]] | None) -> None:
@@ -265,11 +270,14 @@ class LatentExplorer(EncodedView):
         controls = [self.upload, prior, reset]
         if self.data is not None:
             self.index = index = index_field(self.data, "Image number")
-            index.observe(self.listener(lambda: self.encode_index(index.value)), "value")
+            index.observe(self.listener(self._index_chosen), "value")
             fitted = button("Random: fitted", "a draw from the Gaussian fitted to the encoded training images",
                             self.listener(self.draw_fitted))
             controls = [index, self.upload, prior, fitted, reset]
         return row(controls, align_items="center", margin="0 0 8px 0")
+
+    def _index_chosen(self) -> None:
+        if self.index is not None: self.encode_index(self.index.value)
 
     def _uploaded(self) -> None:
         if not self.upload.value: return

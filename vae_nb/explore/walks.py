@@ -171,7 +171,7 @@ class InterpolationPlayer(LatentWalk):
         self.slider = ipywidgets.IntSlider(
             0, min=0, max=last, description="frame", tooltip="frame of the film", style=dict(description_width="48px"),
             layout=dict(width="auto", flex="1 1 260px"))
-        ipywidgets.jslink((self.play, "value"), (self.slider, "value"))
+        self.link = ipywidgets.jslink((self.play, "value"), (self.slider, "value"))
         self.slider.observe(self.listener(self.show_frame), "value")
         start, end = self.picture_panels
         shown = [start.widget, self.decoded.widget, self.sigma.widget, end.widget]

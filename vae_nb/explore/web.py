@@ -20,7 +20,7 @@ from PIL import Image
 from torch import nn
 from torch.distributions import Distribution
 
-from ..basics.checks import InputError, check_count, lookup
+from ..basics.checks import InputError, check_count, check_path, check_type, lookup
 from ..core import Conditional, kl_per_dimension, moments_of
 from ..data.splits import Data, held_out_split
 from ..distributions.likelihoods import (BernoulliLikelihood, HomoscedasticGaussian, ImagewiseGaussian,
@@ -29,8 +29,8 @@ from .sliders import active_and_inactive
 from .rounding import PRECISIONS, ByteStore, Json, Precision, describe_layers
 from .widgets import asset, image_pixels, side_by_side, sigma_pixels, viridis
 from ..generation.model_figures import pictures_for
-from ..models.tensor_files import replace_file
-from ..models.vae import VAE, evaluating
+from ..models.tensor_files import check_folder, replace_file
+from ..models.vae import VAE, check_model, evaluating, prepare_images
 
 # %% ../../nbs/explore/06_web.ipynb #fdfec225
 _PIECES = "read", "layers", "heads", "draw", "controls", "pad", "start" # in the order in which they run
@@ -41,7 +41,8 @@ def page_script(spec: Json,  # the description of the model, for JSON
                 ) -> str:
     "The script of a page: constants, and the pieces behind them."
     values = {"SPEC": spec, "DATA": base64.b64encode(data).decode(), "STYLE": asset("page.css")}
-    constants = [f"const {name} = {json.dumps(value)};".replace("</", "<\\/") for name, value in values.items()]
+    # "<" ends a script (</script), or begins a comment in it (<!--), and is the same in a string of JavaScript as \u003c
+    constants = [f"const {name} = {json.dumps(value)};".replace("<", r"\u003c") for name, value in values.items()]
     pieces = [asset(f"{name}.js") for name in _PIECES]
     lines = ['"use strict";', "(() => {", "const here = document.currentScript;", *constants, *pieces, "})();\n"]
     return "\n".join(lines).encode("ascii", "backslashreplace").decode()
@@ -194,10 +195,14 @@ def export_explorer(model: VAE,           # trained; its decoder a row of plain 
                     seed: int = 0,        # of the draws from the prior
                     ) -> PageReport:      # precision, bytes, and the largest errors: mean_error, sigma_error
     "Write a page that decodes by itself, with sliders for every latent, and say how near to the model it is."
-    path, presets, limit = Path(path), check_count("presets", presets), check_count("limit", limit)
+    presets, limit, seed = check_count("presets", presets), check_count("limit", limit), check_count("seed", seed, 0)
+    path = check_path("path", path, "a name in .html or .js")
+    check_folder("path", path.parent)
+    check_type("title", title, str, "text")
     if path.suffix not in (".html", ".js"): raise InputError(f"path={path.name!r}: expected a name in .html or .js")
+    if data is not None and not isinstance(data, Data): prepare_images(model, data, argument="data")
     if precision is not None: lookup("precision", precision, PRECISIONS)
-    if model.image_shape[0] not in (1, 3):
+    if check_model(model).image_shape[0] not in (1, 3):
         raise InputError(f"the images have {model.image_shape[0]} channels; a page shows 1 (grey) or 3 (RGB)")
     describe_likelihood(model.decoder.head)
     weights, needed = sum(weight.numel() for weight in model.decoder.network.parameters()), 0

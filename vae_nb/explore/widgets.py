@@ -8,12 +8,13 @@ __all__ = []
 # %% ../../nbs/explore/00_widgets.ipynb #bf29857f
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
+from weakref import WeakMethod
 
 import ipywidgets
 import matplotlib
@@ -28,7 +29,7 @@ from ..basics.figures import DOTS_PER_INCH, Picture, is_constant, sigma_map, to_
 from ..core import kl_per_dimension, moments_of
 from ..data.splits import Data, held_out_split
 from ..data.loading import as_data
-from ..models.vae import VAE, evaluating, prepare_images
+from ..models.vae import VAE, check_model, evaluating, prepare_images
 
 # %% ../../nbs/explore/00_widgets.ipynb #5ad1ddeb
 def png(pixels: np.ndarray, # (H, W) or (H, W, 3), uint8
@@ -114,7 +115,8 @@ class PicturePanel:
                  ):
         self.image = NamedImage(title, width=f"{width}px")
         self.caption = ipywidgets.HTML(layout=dict(width=f"{width}px", max_width="100%", margin="0"))
-        self.widget = column([ipywidgets.HTML(f"<b>{title}</b>", layout=dict(margin="0")), self.image, self.caption])
+        heading = ipywidgets.HTML(f"<b>{escape(title)}</b>", layout=dict(margin="0"))
+        self.widget = column([heading, self.image, self.caption])
 
     def show(self,
              pixels: np.ndarray, # as `png` takes them
@@ -135,6 +137,14 @@ class PicturePanel:
         self.show(sigma_pixels(maps, top), f"<small>{maps.mean():.3g}</small>" if is_constant(maps) else scale)
 
 # %% ../../nbs/explore/00_widgets.ipynb #5ab772b7
+def parts(widget: ipywidgets.Widget) -> Iterator[ipywidgets.Widget]:
+    "A widget and all that it is made of, layouts and styles as well."
+    yield widget
+    for name in ("layout", "style"):
+        if isinstance(part := getattr(widget, name, None), ipywidgets.Widget): yield part
+    for child in getattr(widget, "children", ()): yield from parts(child)
+
+
 class Explorer:
     "Base of the widgets: `widget` is what is displayed where there is a kernel, `figure()` elsewhere."
     widget: ipywidgets.Box
@@ -157,16 +167,34 @@ class Explorer:
         try: act()
         except (ValueError, TypeError, OSError) as error: self.show_message(f"{error}", error=True)
 
-    def listener(self, act: Callable[[], object]) -> Callable[[object], None]:
-        "What a widget calls on an event: it attempts `act`."
-        return lambda event: self.attempt(act)
+    def listener(self,
+                 act: Callable[[], object], # a method of this explorer
+                 ) -> Callable[[object], None]:
+        "What a widget calls on an event: it attempts `act`. It keeps nothing alive: ipywidgets keeps all widgets."
+        method = WeakMethod(act)
+
+        def call(event: object) -> None:
+            if (living := method()) is not None: living.__self__.attempt(living)
+        return call
+
+    def close(self) -> None:
+        "Close the widgets, and let go of model, data and all else; the explorer can't be used any more."
+        others = [part for part in vars(self).values() if isinstance(part, ipywidgets.Widget)]
+        for widget in (*parts(self.widget), *others): widget.close()
+        vars(self).clear()
+
+    def __getattr__(self, name: str) -> object:
+        closed = "" if vars(self) else " any more: it was closed"
+        raise AttributeError(f"{type(self).__name__} has no {name!r}{closed}")
 
     def figure(self, save: str | Path | None = None) -> Picture:
         raise NotImplementedError(f"{type(self).__name__} must define figure()")
 
     def _repr_mimebundle_(self, **options):
         from IPython.core.getipython import get_ipython
-        if getattr(get_ipython(), "kernel", None): return self.widget._repr_mimebundle_(**options)
+        if getattr(get_ipython(), "kernel", None):
+            vars(self.widget)["explorer"] = self  # while it is shown, until `close`, it must answer
+            return self.widget._repr_mimebundle_(**options)
         figure = self.figure()
         data = figure.encode()
         width = int.from_bytes(data[16:20], "big") * 96 // DOTS_PER_INCH  # as `Picture` shows itself
@@ -180,6 +208,7 @@ def data_for(model: VAE,        # for its image shape
              data: DataSource,
              ) -> Data:
     "Data whose images fit the model."
+    check_model(model)
     data = as_data(data)
     if data.image_shape == model.image_shape: return data
     raise InputError(f"data has images of shape {data.image_shape}; the model expects {model.image_shape}")
@@ -237,7 +266,7 @@ def latent_scales(model: VAE,                # trained
                   n: int = 512,              # so many of them
                   ) -> LatentScales:
     "The scales of latents and of σ, from some images."
-    with evaluating(model):
+    with evaluating(check_model(model)):
         images = model.prior_predictive(n).mean.clamp(0, 1) if data is None else prepare_images(model, data.train[:n])
         q, prior = model.encode(images), model.prior()
         kl = kl_per_dimension(q, prior).mean(0)  # (L,)

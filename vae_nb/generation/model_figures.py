@@ -14,7 +14,7 @@ import torch
 from torch.distributions import Distribution
 
 from ..basics.checks import InputError, check_count, check_positive
-from ..basics.figures import Picture, curves, image_grid, pipeline, samples
+from ..basics.figures import Picture, as_table, curves, image_grid, pipeline, samples
 from ..core import kl_per_dimension, moments_of
 from ..data.arrays import check_range
 from ..data.splits import Data, held_out_split
@@ -122,7 +122,7 @@ def history_figure(history: "Sequence[Mapping] | pandas.DataFrame", # what `fit`
                    save: str | Path | None = None, # .png, .pdf or .svg; None: no file
                    ) -> Picture: # a panel for each number
     "ELBO, reconstruction, KL (nats an image), RMSE and σ (pixel units) over the epochs, of training and validation."
-    table = pandas.DataFrame(history)
+    table = as_table(history, "history")
     if table.empty: raise InputError("history is empty; expected a row for each epoch")
     names = [name for name in METRICS if f"train_{name}" in table]
     if not names:

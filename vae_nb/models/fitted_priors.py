@@ -16,12 +16,12 @@ import torch
 from torch import nn
 from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, MultivariateNormal
 
-from ..basics.checks import InputError, check_count, lookup
+from ..basics.checks import InputError, check_count, check_type, lookup
 from ..data.splits import Data
 from ..data.loading import as_data
 from ..core import moments_of
 from ..distributions.posteriors import CholeskyGaussian
-from .vae import VAE, evaluating
+from .vae import VAE, check_model, evaluating
 
 # %% ../../nbs/models/02_fitted_priors.ipynb #f10faca5
 class FullCovariancePrior(nn.Module):
@@ -104,6 +104,7 @@ def fit_prior(model: VAE,           # trained; it stays as it is
               seed: int = 0,        # of the draws and of EM
               ) -> nn.Module:       # `FullCovariancePrior` or `MixturePrior`, on the model's device
     "Fit a density to the encoded training images (ex-post density estimation, Ghosh et al. 2020)."
+    check_model(model)
     fitted = lookup("kind", kind, {"gaussian": _fit_gaussian, "mixture": _fit_mixture})
     data, components, seed = as_data(data), check_count("components", components), check_count("seed", seed, 0)
     if data.image_shape != model.image_shape:
@@ -118,7 +119,8 @@ def with_prior(model: VAE,       # any; it stays as it is
                prior: nn.Module, # what `fit_prior` gave, or any module whose call gives a distribution, event (L,)
                ) -> VAE:         # a copy: neither it nor the model can change the other
     "The same encoder and decoder with another prior."
-    like = next(model.parameters())
+    like = next(check_model(model).parameters())
+    check_type("prior", prior, nn.Module, "a module whose call gives a distribution, as fit_prior gives")
     other = VAE(copy.deepcopy(model.encoder), copy.deepcopy(model.decoder),
                 copy.deepcopy(prior).to(like.device, like.dtype)).train(model.training)
     if model.config: other.config = {**model.config, "prior": {"own": type(prior).__name__}}

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from .. import __version__
-from ..basics.checks import InputError
+from ..basics.checks import InputError, check_path
 
 # %% ../../nbs/models/00_tensor_files.ipynb #9752fa34
 def _to_disk(path: Path, flags: int) -> None:
@@ -46,6 +46,17 @@ def replace_file(path: str | Path,              # the file that is written or re
     except OSError as e:
         raise InputError(f"{path} can't be written: {e.strerror}; what was there before is unchanged") from None
     finally: temporary.unlink(missing_ok=True)
+
+# %% ../../nbs/models/00_tensor_files.ipynb #5e1f0020
+def check_folder(argument: str,      # its name, for the message
+                 folder: str | Path, # which need not be there
+                 ) -> Path:          # the same
+    "The folder, if files can be written there; nothing is made. Asked before work whose result is to be kept in it."
+    folder = check_path(argument, folder, "the name of a folder")
+    there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK): return folder
+    reason = "you may not write there" if there.is_dir() else "it is a file" if there == folder else f"{there} is a file"
+    raise InputError(f"{argument}={str(folder)!r} can't be written: {reason}")
 
 # %% ../../nbs/models/00_tensor_files.ipynb #f1fef337
 FORMAT = 3 # of saved models and checkpoints; files of another format are refused

@@ -8,8 +8,9 @@ __all__ = ['VAE', 'create_vae', 'evaluating', 'prepare_images']
 # %% ../../nbs/models/01_vae.ipynb #07fae745
 import inspect
 import json
+import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from numbers import Integral, Real
 from pathlib import Path
@@ -20,7 +21,8 @@ from torch import nn
 from torch.distributions import Distribution
 
 from .. import __version__
-from ..basics.checks import InputError, InputTypeError, check_batch, check_count, check_image_shape, lookup
+from ..basics.checks import (InputError, InputTypeError, check_batch, check_count, check_image_shape, check_path,
+                                  check_type, lookup, refusal)
 from ..basics.numerics import full_precision, seed_generators, to_unit
 from ..core import Conditional, Head, Terms, check_rsample, moments_of
 from ..data.arrays import check_range
@@ -85,6 +87,7 @@ class VAE(nn.Module):
                z: torch.Tensor,   # latents (..., L)
                ) -> Distribution: # p(x|z), batch (...), event (C, H, W)
         "The likelihood: the distribution over images that each latent stands for."
+        check_batch(z, self.decoder.in_shape, "z")
         return self.decoder(z)
 
     def reconstruct(self,
@@ -134,7 +137,7 @@ class VAE(nn.Module):
              folder: str | Path, # made if it isn't there; files of the same names are replaced
              ) -> None:
         "Write `config.json` and `model.safetensors`. Raises if the model can't be rebuilt from its configuration."
-        write_model(self, Path(folder))
+        write_model(self, check_path("folder", folder, "the name of a folder"))
 
     @classmethod
     def load(cls,
@@ -143,7 +146,8 @@ class VAE(nn.Module):
              **modules: nn.Module | Callable[[], nn.Module], # your own parts, named as in `create_vae`
              ) -> "VAE":         # in evaluation mode
         "Read a saved model. Code is never imported by name: parts of your own must be given again."
-        return read_model(Path(folder), modules).to(usable_device(device))
+        device = usable_device(device)
+        return read_model(check_path("folder", folder, "the name of a folder"), modules).to(device)
 
     def __repr__(self) -> str: return describe(self)
 
@@ -271,6 +275,32 @@ def build(given: dict, # the arguments of `create_vae`
     model.config = {name: _plain(value) for name, value in (given | options).items()}
     return model
 
+# %% ../../nbs/models/01_vae.ipynb #5e1f0003
+SIZES = "image_shape", "latent_dim", "hidden", "channels", "kernel_size"
+
+
+def check_memory(build: Callable[[], nn.Module], # makes the model
+                 sizes: dict,                    # what decides how large it is, by name: integers, or rows of them
+                 ) -> None:
+    "Raise an InputError if this machine has no room for the weights; they are counted on torch's meta device."
+    numbers = [n for size in sizes.values() for n in (size if isinstance(size, (tuple, list)) else [size])]
+    if math.prod(sorted(n for n in numbers if isinstance(n, int))[-3:]) < 2 ** 30: return  # no layer is large
+    if torch.get_default_device().type == "meta": return  # we are counting already
+    import psutil  # a requirement of accelerate
+    there, needed = psutil.virtual_memory().total, 0
+    try:
+        with torch.device("meta"), warnings.catch_warnings(action="ignore"): model = build()
+        needed = sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
+    except (RuntimeError, OverflowError) as error:
+        if "overflow" in str(error) or "too big" in str(error): needed = math.inf
+    except Exception: return  # what else is wrong is said where the model itself is made
+    if needed <= there: return
+    largest = {name: max([0, *(size if isinstance(size, Iterable) else [size or 0])]) for name, size in sizes.items()}
+    widest = max(largest, key=largest.__getitem__)
+    amount = "more than any machine has" if needed == math.inf else f"{needed / 2 ** 30:,.0f} GiB"
+    raise InputError(refusal(widest, sizes[widest], f"a smaller model: the weights would take {amount}; "
+                                                    f"this machine has {there / 2 ** 30:,.0f} GiB"))
+
 # %% ../../nbs/models/01_vae.ipynb #cbc9cc0a
 def create_vae(image_shape: Sequence[int],              # (C, H, W)
                latent_dim: int = 16,                    # length L of the latent vector
@@ -280,7 +310,7 @@ def create_vae(image_shape: Sequence[int],              # (C, H, W)
                likelihood: LikelihoodChoice = "gaussian", # "gaussian", "bernoulli", "discretised_logistic", or a `Head`
                noise: NoiseName | None = None, # σ of a Gaussian: "pixelwise" (None), "imagewise" or "homoscedastic"
                hidden: Sequence[int] = (512, 256),      # widths of an MLP encoder; the decoder mirrors them; (): linear
-               channels: Sequence[int] | None = None,   # of a CNN encoder, one per halving; None: from the image's size
+               channels: Sequence[int] | None = None,   # of a CNN encoder, one per halving; (): none; None: by the image
                kernel_size: int = 3,                    # of the CNN's convolutions, odd
                activation: Activation = "relu",         # name of the nonlinearity, or a module class
                mean: LinkName | None = None,            # link: "sigmoid" (Gaussian, if None) or "identity" (discretised)
@@ -289,7 +319,22 @@ def create_vae(image_shape: Sequence[int],              # (C, H, W)
                prior: nn.Module | None = None,          # p(z); None: the standard normal
                ) -> VAE:                                # untrained, on the CPU
     "Build a VAE from names, numbers and, where wanted, modules of your own."
-    return build(dict(locals()))
+    given = dict(locals())
+    check_memory(lambda: build(dict(given), "meta"), {name: given[name] for name in SIZES})
+    return build(given)
+
+# %% ../../nbs/models/01_vae.ipynb #5e1f0002
+def check_model(model: object,           # what the user gave
+                argument: str = "model", # its name, for the message
+                ) -> VAE:                # the same
+    "The model, or an InputTypeError with the line to write instead."
+    expected = "a VAE, as create_vae makes it and VAE.load reads it"
+    if isinstance(model, (str, Path)): expected = f"a VAE: VAE.load({str(model)!r}) reads one"
+    if isinstance(getattr(model, "module", None), VAE): expected = f"the VAE inside: {argument}.module"
+    if isinstance(model, type): expected = "a VAE, not its class"
+    if hasattr(model, "train") and hasattr(model, "valid"):
+        expected = "a VAE; these are data: the model comes before them"
+    return check_type(argument, model, VAE, expected)
 
 # %% ../../nbs/models/01_vae.ipynb #a688d471
 @contextmanager
@@ -297,7 +342,8 @@ def evaluating(model: VAE,    # any; its training mode is restored at the end
                seed: int = 0, # of the random numbers inside
                ) -> Iterator[torch.device]: # the model's device, as in `with evaluating(model) as device:`
     "Evaluation mode, no gradients, and a random state of its own."
-    device, training = next(model.parameters()).device, model.training
+    seed = check_count("seed", seed, 0)
+    device, training = next(check_model(model).parameters()).device, model.training
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             seed_generators(seed, device)
@@ -312,6 +358,8 @@ def prepare_images(model: VAE,                # for its image shape and device
                    argument: str = "x",       # name of the argument, for the message
                    ) -> torch.Tensor:         # (B, C, H, W), float, on the model's device
     "A batch of images as the model takes it; raises if their shape or number is not the expected one."
+    check_model(model)
+    if not hasattr(x, "shape"): raise InputTypeError(refusal(argument, x, "a tensor of images, (B, C, H, W)"))
     x = torch.as_tensor(x)
     check_batch(x, model.image_shape, argument)
     if x.ndim == 3: x = x[None]

@@ -14,8 +14,8 @@ from torch import nn
 
 from ..basics.checks import InputError, check_count
 from ..basics.numerics import conv_transpose_2x
-from .encoders import (Network, activation_layer, check_channels, check_widths, dense, downsampled_sizes,
-                                      kernel_over)
+from .encoders import (Network, activation_layer, check_channels, check_kernel, check_widths, dense,
+                                      downsampled_sizes, kernel_over)
 
 # %% ../../nbs/networks/01_decoders.ipynb #dadccad1
 class FullPrecision(nn.Module):
@@ -97,7 +97,7 @@ class CNNDecoder(Network):
         latent_dim, out_shape = check_count("latent_dim", latent_dim), check_widths("out_shape", out_shape)
         if len(out_shape) != 3: raise InputError(f"out_shape={out_shape}: expected (channels, height, width)")
         C, height, width = out_shape
-        kernel_over((height, width), kernel_size)  # is it odd, even where no layer needs it?
+        check_kernel((height, width), kernel_size)  # even where no layer needs it
         channels = check_channels(channels, (height, width))
         widths, sizes = (C, *channels), downsampled_sizes((height, width), len(channels))
         layers: list[nn.Module] = [nn.Linear(latent_dim, widths[-1] * prod(sizes[-1])),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ..basics.checks import InputError, InputTypeError, check_count, check_image_shape, lookup
+from ..basics.checks import InputError, InputTypeError, check_count, check_image_shape, lookup, refusal
 
 # %% ../../nbs/networks/00_encoders.ipynb #ecb8aa87
 ACTIVATIONS = dict(relu=nn.ReLU, silu=nn.SiLU, swish=nn.SiLU, gelu=nn.GELU, mish=nn.Mish, elu=nn.ELU, selu=nn.SELU,
@@ -38,7 +38,7 @@ def check_widths(argument: str, # name of the argument, for the message
                  ) -> tuple[int, ...]:  # the same, as ints
     "`widths` as a tuple of positive ints."
     if isinstance(widths, str) or not isinstance(widths, Iterable):
-        raise InputTypeError(f"{argument}={widths!r}: expected a row of integers, such as (512, 256)")
+        raise InputTypeError(refusal(argument, widths, "a row of integers, such as (512, 256)"))
     return tuple(check_count(f"{argument}[{i}]", n) for i, n in enumerate(widths))
 
 # %% ../../nbs/networks/00_encoders.ipynb #844c9625
@@ -132,6 +132,16 @@ def kernel_over(size: tuple[int, ...],     # (height, width) of the image beneat
     height, width = (min(kernel_size, 2 * n - 1) for n in size)
     return height, width
 
+
+def check_kernel(size: tuple[int, ...], # (height, width) of the largest image that it meets
+                 kernel_size: int,      # odd, at least 3
+                 ) -> None:
+    "Raise an InputError unless the kernel is odd and of no more taps than can meet an image, or 7."
+    kernel_over(size, kernel_size)
+    if kernel_size <= (most := max(7, 2 * max(size) - 1)): return
+    raise InputError(refusal("kernel_size", kernel_size,
+                             f"at most {most}; of a wider one, taps never meet an image of {size[0]}×{size[1]} pixels"))
+
 # %% ../../nbs/networks/00_encoders.ipynb #328d4cf3
 class CNNEncoder(Network):
     "An image through convolutions that halve it, then one linear map: (n, C, H, W) to (n, *out_shape)."
@@ -145,7 +155,7 @@ class CNNEncoder(Network):
                  ):
         C, *size = image_shape = check_image_shape(image_shape)
         out_shape = check_widths("out_shape", out_shape)
-        kernel_over(tuple(size), kernel_size)  # is it odd, even where no layer needs it?
+        check_kernel(tuple(size), kernel_size)  # even where no layer needs it
         channels = check_channels(channels, image_shape[1:])
         sizes, layers = downsampled_sizes(size, len(channels)), []
         for a, b, size in zip((C, *channels), channels, sizes):

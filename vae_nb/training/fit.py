@@ -28,7 +28,7 @@ from ..core import INACTIVE_KL, Terms, kl_per_dimension, moments_of
 from ..data.splits import Data
 from ..data.loading import AnySource, as_data
 from ..distributions.beta_nll import beta_score, check_beta
-from ..models.vae import VAE, check_images_for, check_rebuildable, evaluating
+from ..models.vae import VAE, check_images_for, check_model, check_rebuildable, evaluating
 from .acceleration import (PRECISIONS, CompileMode, Precision, Step, accelerated, compile_mode,
                                           network_dtype)
 from .devices import (CtrlC, Share, any_process, ctrl_c_waits, main_first, only_main_warns,
@@ -75,8 +75,10 @@ def fit(model: VAE,            # trained in place
         progress: Progress = True, # show a bar, or "lines": a line for each epoch, as where there is no terminal
         ) -> History:          # one dict per epoch: epoch, step, lr, and numbers named train_… and valid_…
     """Maximise an objective over the images; report, validate and stop on the true ELBO. Ctrl-C ends the training.
-    An argument that can't be right raises an InputError (a ValueError), a loss that isn't finite FloatingPointError."""
+    An argument that can't be right raises an InputError (a ValueError), a loss that isn't finite FloatingPointError.
+    Several calls at once in threads share torch's generator, so a seed fixes nothing; give each its own process."""
     given = dict(locals())
+    check_model(model)
     with ExitStack() as stack:  # what is entered here ends with the training, also after an error
         stack.callback(model.to, next((p.device for p in model.parameters()), "cpu"))  # back to where it was
         stack.enter_context(only_main_warns())

@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 import torch
 from torch import nn
 
-from ..basics.checks import InputError, InputTypeError, lookup
+from ..basics.checks import InputError, InputTypeError, check_count, check_positive, lookup
 from ..core import Conditional
 from ..models.vae import VAE
 from ..networks.encoders import LINEAR_MAPS
@@ -63,6 +63,7 @@ class Muon(torch.optim.Optimizer):
                  rounds: int = 3,   # of the iteration that makes a step orthogonal
                  **adam,            # further options of Adam
                  ):
+        lr, rounds = check_positive("lr", lr), check_count("rounds", rounds)
         if not hasattr(torch.optim, "Muon"):
             raise InputError(f"optimizer='muon' needs PyTorch 2.9 or newer; this is {torch.__version__}")
         parameters = list(parameters)

@@ -24,4 +24,4 @@ RECIPES: dict[str, dict[str, dict]] = { # name: keywords of `load_data`, `create
 def recipe(name: str # "burda"
            ) -> dict[str, dict]: # `data`, `model` and `fit`: the keywords of `load_data`, `create_vae` and `fit`
     "The keywords of a training that is known to do well (Burda et al. 2016); a copy, which may be changed."
-    return deepcopy(lookup("recipe", name, RECIPES))
+    return deepcopy(lookup("name", name, RECIPES))
