@@ -463,6 +463,7 @@ HELP_TEXTS = dict(                                    # in place of the comment 
     test="for the test: a count, a fraction, or a folder; none: the source's own images, or else 0.1",
     hidden="widths of an MLP encoder; the decoder mirrors them; none at all is a linear map",
     objective="elbo, iwae, elbo_stl, iwae_stl, iwae_dreg, free_bits, tc_vae, dip_vae or info_vae (default: elbo)",
+    resize="one number, or height and width, as in --resize 28 28; none: as they are",
     compile="compile the steps; on a GPU, --compile reduce-overhead makes CUDA graphs of them too (default: no)",
     noise="pixelwise, imagewise or homoscedastic σ of the Gaussian (default: pixelwise)",
     mean="sigmoid or identity: the link of the mean (default: sigmoid of a Gaussian, identity of a discretised logistic)",

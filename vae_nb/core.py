@@ -39,7 +39,7 @@ class Head(nn.Module):
     def check_data(self,
                    x: torch.Tensor, # (..., *event_shape), float, pixels in [0, 1]
                    ) -> None:
-        "Raise or warn if the events `x` are none that this distribution can have given."
+        "Raise an InputError if `x` has the wrong shape; a subclass also raises or warns for values that it can't give."
         check_batch(x, self.event_shape)
 
     def forward(self,
@@ -121,7 +121,10 @@ def pixel_log_prob(p: Distribution,     # over images, an `Independent`: its pix
 
 # %% ../nbs/00_core.ipynb #963e063f
 class Terms:
-    "What one pass of a batch gives; log-densities and KL in nats, each computed when it is first needed."
+    """What one pass of a batch of B images gives, with k samples of z for each; log-densities and KL in nats.
+
+    Attributes: `x` (B, C, H, W); `q`, batch (B,); `z` (k, B, L); `p`, batch (k, B); `prior`. Computed when needed:
+    `log_px`, `log_pz`, `log_qz` and `score`, (k, B) each; `kl`, (B,), exact if `kl_exact`."""
     def __init__(self,
                  x: torch.Tensor,      # images, (B, C, H, W) in [0, 1]
                  q: Distribution,      # posterior q(z|x), batch (B,), event (L,)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, SupportsFloat, SupportsIndex, TypeVar
 
-if TYPE_CHECKING: import torch  # which the command line does not load to say what is wrong with an option
+if TYPE_CHECKING: import torch  # not at run time: the command line checks its options without loading torch
 
 # %% ../../nbs/basics/00_checks.ipynb #0c3b2766
 class InputError(ValueError):

@@ -493,7 +493,7 @@ def image_grid(images: Array,               # (N, C, H, W), or (R, K, C, H, W) a
                corners: Array | None = None,   # (4, C, H, W): originals beside the corners, in reading order
                save: str | Path | None = None, # .png, .pdf or .svg
                ) -> Picture:
-    "Many images; with the originals of the four corners, a traversal between them."
+    "Many images as one table; with `corners`, four originals beside its corners. An InputError names a wrong shape."
     table = _as_table(images, columns)
     height, width = mosaic(table)[0].shape[:2]  # in pixels
     side, gap = (0, 0) if corners is None else (0.8, 0.28)

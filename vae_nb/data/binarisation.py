@@ -49,8 +49,8 @@ def sample_binary_images(x: torch.Tensor,                # uint8, or float in [0
 # %% ../../nbs/data/01_binarisation.ipynb #631a5f68
 def dynamic_binarisation(batches: Iterable[torch.Tensor], # (b, C, H, W), uint8 or float; on the CPU
                          seed: int,                       # of the random numbers
-                         epoch: int,                      # each has its own random numbers,
-                         rank: int = 0,                   # and so has each device
+                         epoch: int,                      # each has its own random numbers
+                         rank: int = 0,                   # number of the device: each has its own random numbers
                          ) -> Generator[torch.Tensor]:    # (b, C, H, W), bool
     "Batches that are sampled anew in each epoch."
     generator = rng_for("noise", seed, epoch, rank)

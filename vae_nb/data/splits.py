@@ -447,7 +447,7 @@ class Data(Splits):
 
     def on(self,
            device: str | torch.device, # any
-           most: float = 0.25,         # of the GPU's free memory
+           most: float = 0.25,         # the largest share of the GPU's free memory to use, 0 to 1
            ) -> "Data":                # with the same batches
         "The same data; training and validation images in memory are moved to a GPU once, if they leave enough room."
         device, there = torch.device(device), copy.copy(self)

@@ -32,7 +32,10 @@ def beta_nll_score(p: Independent,     # distribution over images (C, H, W)
                    beta: float = 0.5,  # between 0 (the log-likelihood) and 1
                    log_prob: torch.Tensor | None = None, # (..., C, H, W): that of each pixel, where it is already known
                    ) -> torch.Tensor:  # the batch shape of `p`; to be maximised; no density, so in no unit
-    "Log-density of each pixel, weighted by its variance to the power β, summed (Seitzer et al. 2022)."
+    """Log-density of each pixel, weighted by its variance to the power β, summed over an image (Seitzer et al. 2022).
+
+    `p` is an `Independent` over images (C, H, W), `x` images (..., C, H, W); the result has the batch shape of `p`. It
+    is to be maximised. It is no density, so it has no unit. An InputError unless `beta` is between 0 and 1."""
     beta = check_beta(beta, "beta")
     log_prob = pixel_log_prob(p, x) if log_prob is None else log_prob
     weight = p.base_dist.variance.detach() ** beta

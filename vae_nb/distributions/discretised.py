@@ -93,7 +93,7 @@ class GreyLevels(Distribution):
 
 # %% ../../nbs/distributions/04_discretised.ipynb #794ef420
 class DiscretisedLogistic(PixelHead):
-    "Pixels with 256 probabilities each: a logistic distribution, cut into grey levels; raw numbers (2C, H, W)."
+    "Pixels of 256 probabilities: a logistic cut into grey levels (Salimans et al. 2017); raw numbers (2C, H, W)."
     heteroscedastic, levels = True, 256
 
     def __init__(self,

@@ -34,7 +34,7 @@ class PixelHead(Head):
 
     def raw_mean(self,
                  mean: torch.Tensor, # (..., C, H, W), pixels
-                 ) -> torch.Tensor:  # the same shape: the raw numbers that give it, of black and white the nearest
+                 ) -> torch.Tensor:  # the same shape: raw numbers that give it; for a sigmoid, clipped to 0.001…0.999
         return mean.logit(1e-3) if self.link is torch.sigmoid else mean
 
 # %% ../../nbs/distributions/02_likelihoods.ipynb #bc9a08d7
@@ -64,7 +64,7 @@ class GaussianLikelihood(PixelHead):
     def check_data(self,
                    x: torch.Tensor, # (..., C, H, W), float
                    ) -> None:
-        "Warn of pixels outside 0 to 1 where the mean can't reach them; raise if they were never on that scale."
+        "With a sigmoid mean: an InputError for pixels below −10 or above 11, a warning for others outside 0 to 1."
         super().check_data(x)
         low, high = x.min(), x.max()
         if self.link is not torch.sigmoid or low >= 0 and high <= 1: return

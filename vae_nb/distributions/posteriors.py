@@ -14,7 +14,7 @@ from ..basics.numerics import positive
 from ..core import Head
 
 # %% ../../nbs/distributions/00_posteriors.ipynb #619901c1
-LATENT_SIGMA_FLOOR = 1e-4 # the smallest σ of a latent, in units of the prior's: far below, float32 rounds (z − μ)/σ too much
+LATENT_SIGMA_FLOOR = 1e-4 # the smallest σ of a latent, in prior σ; below it float32 loses digits of (z − μ)/σ
 
 # %% ../../nbs/distributions/00_posteriors.ipynb #5273f1eb
 class MeanField(Head):

@@ -64,7 +64,7 @@ class DiagonalMixture(MixtureSameFamily):
 
 # %% ../../nbs/distributions/01_priors.ipynb #7884b48a
 class LearnedMixture(nn.Module):
-    "A mixture of independent normals that learns its means, widths and weights along with the model."
+    "A prior, (L,): a mixture of independent normals, all learnt with the model; it has no closed-form KL."
     def __init__(self,
                  latent_dim: int,       # L
                  components: int = 100, # K

@@ -247,6 +247,11 @@ def calibration(model: VAE,              # trained
                 ) -> dict:               # settings; inference gap; for "varying" and "background" numbers, or None
     """Are the pixels where p(x|z), z ~ q(z|x), says that they are? PIT, coverage, sharpness; for discrete pixels Brier.
 
+    For "varying" and for "background" pixels (None where there are none): `positions`, `pit` (shares of `bins`),
+    `curve`, `calibration_error` (0 to ½), `coverage` and `coverage_randomised` (level in % to share),
+    `sharpness` (mean σ) and `rmse` in pixel units; for discrete pixels `brier`, `reliability_error` and
+    `reliability` in place of the coverages.
+
     An InputError where pixels have no rank: a likelihood without `cdf`, grey pixels for a Bernoulli, pixels outside
     [0, 1], a model that gives NaN. See Gneiting et al. 2007, Probabilistic forecasts, calibration and sharpness."""
     data, split, step = calibration_images(model, data, split)
@@ -369,7 +374,10 @@ def hard_images(model: VAE,            # trained; its σ must differ between ima
                 count: int = 8,        # images named at either end
                 batch_size: int = 256, # images at a time
                 ) -> dict:             # spearman, p_value; sigma and error of each image; places of the extreme ones
-    "Does σ know which images will be reconstructed badly? Its rank correlation with the true error (pixel units)."
+    """Does σ know which images will be reconstructed badly? Its rank correlation with the true error.
+
+    Gives `spearman` (−1 to 1) and `p_value`; lists over images `sigma` and `error`, the root mean squares in pixel
+    units; and the positions of the `most_certain` and `least_certain` images. An InputError if all have one σ."""
     from scipy.stats import spearmanr
     data, split, _ = calibration_images(model, data, split)
     n, sigma, error = len(data[split]), torch.empty(0), torch.empty(0)

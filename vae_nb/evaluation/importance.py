@@ -128,7 +128,11 @@ def bits_per_dimension(model: VAE,               # of a discretised likelihood, 
                        seed: int = 0,            # of the samples, and of the noise of dequantised pixels
                        progress: bool = False,   # show a bar
                        ) -> torch.Tensor:        # (B,), bits for each pixel and channel; an upper bound if dequantised
-    "Bits that the model needs for each of the C·H·W numbers of an 8-bit image."
+    """Bits that the model needs for each of the C·H·W numbers of an 8-bit image, (B,).
+
+    Estimated by importance sampling, so a little high; an upper bound if `dequantised`. An InputTypeError unless `x` is
+    uint8; an InputError for a likelihood that gives no probabilities to 256 levels, unless it was trained on
+    `dequantised(data)`."""
     x = check_levels(model, x, dequantised)
     if dequantised: x = dequantise(x, rng_for("noise", seed, 0, 0))
     nats = log_likelihood(model, x, k, max_memory=max_memory, seed=seed, progress=progress)

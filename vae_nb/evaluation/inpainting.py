@@ -77,7 +77,10 @@ def posterior_given_visible(model: VAE,             # trained
                             leapfrog: int = 15,     # leapfrog steps within a step
                             seed: int = 0,          # of everything random
                             ) -> dict[str, torch.Tensor]: # z (draws, B, L); acceptance (B,), 0 to 1; rhat (B,), near 1
-    "Draws from p(z | visible pixels), by Hamiltonian Monte Carlo (Neal 2011) in two chains for each image."
+    """Draws from p(z | visible pixels), by Hamiltonian Monte Carlo (Neal 2011) in two chains for each image.
+
+    Gives `z` (draws, B, L), `acceptance` (B,), 0 to 1, and `rhat` (B,), near 1 if the two chains agree (Gelman & Rubin
+    1992). Takes burn_in + thin · draws / 2 steps. An InputError unless `draws` is even and at least 4."""
     for name, n in dict(draws=draws, burn_in=burn_in, thin=thin, leapfrog=leapfrog).items(): check_count(name, n)
     if draws % CHAINS or draws < 2 * CHAINS:
         raise InputError(f"draws={draws}: expected an even number of at least {2 * CHAINS}")

@@ -18,7 +18,7 @@ from ..models.vae import VAE, check_images_for, check_model
 from ..training.objectives import measure
 
 # %% ../../nbs/evaluation/00_metrics.ipynb #379cc70f
-ImageData = Data | str | Path | torch.Tensor | np.ndarray # what the functions of this room take as images
+ImageData = Data | str | Path | torch.Tensor | np.ndarray # what the functions of this folder take as images
 
 
 def split_for(model: VAE,      # for its image shape and its likelihood

@@ -152,7 +152,7 @@ def likelihood_regret(model: VAE,        # trained
                       k: int = 16,       # samples of z for the ELBOs that are compared
                       seed: int = 0,     # of all samples
                       ) -> torch.Tensor: # (B,), nats, at least 0
-    "What a posterior fitted to each image gains in ELBO over the encoder's (Xiao et al. 2020)."
+    "What a posterior fitted to each image gains in ELBO over the encoder's, (B,), nats, at least 0 (Xiao et al. 2020)."
     check_count("steps", steps); check_count("k", k); check_positive("lr", lr)
     x, gains = prepare_images(model, x), []
     with evaluating(model, seed) as device:
@@ -170,7 +170,7 @@ def likelihood_regret(model: VAE,        # trained
 def typicality(log_likelihoods: Scores, # (B,), nats
                entropy: float,     # nats: mean of −log p(x) over in-distribution images that were not trained on
                ) -> torch.Tensor:  # (B,), nats, at least 0
-    "Distance of −log p(x) from the entropy (Nalisnick et al. 2019, with single images)."
+    "Distance of −log p(x) from the entropy, (B,), nats, at least 0 (Nalisnick et al. 2019, with single images)."
     if isinstance(entropy, bool) or not isinstance(entropy, (int, float)) or not math.isfinite(entropy):
         raise InputError(refusal("entropy", entropy, "a finite number of nats"))
     return (-_numbers("log_likelihoods", log_likelihoods) - entropy).abs()
@@ -178,7 +178,7 @@ def typicality(log_likelihoods: Scores, # (B,), nats
 
 def waic(log_likelihoods: torch.Tensor, # (M, B), nats: of M models, at least two
          ) -> torch.Tensor:             # (B,), nats, higher for out-of-distribution images
-    "Minus the WAIC: variance over the ensemble less the mean (Choi et al. 2018)."
+    "Minus the WAIC of each image, (B,), nats: variance over an ensemble of models less the mean (Choi et al. 2018)."
     values = _numbers("log_likelihoods", log_likelihoods)
     if values.ndim != 2 or len(values) < 2:
         raise InputError(f"log_likelihoods has shape {tuple(values.shape)}; expected (M, B) with at least two models")

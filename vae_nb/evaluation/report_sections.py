@@ -144,7 +144,7 @@ FIGURES: dict[str, ReportFigure] = dict(
                        lambda m, found: prior_figure(m.model, seed=m.seed)),
     traversal=ReportFigure("numbers", "Between four images, shown at the corners.",
                            lambda m, found: traversal_figure(m.model, varied_images(m.data, 4), seed=m.seed)),
-    calibration=ReportFigure("calibration", "Of calibrated pixels the histograms are flat and the curves diagonal.",
+    calibration=ReportFigure("calibration", "For calibrated pixels, the histograms are flat and the curves diagonal.",
                              lambda m, found: calibration_panels(found)),
     hard_images=ReportFigure("hard_images", "Is σ larger for the images that are reconstructed badly?",
                              lambda m, found: hard_images_figure(m.model, m.first, m.split, min(8, len(m.pixels)))),

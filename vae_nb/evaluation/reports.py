@@ -150,7 +150,7 @@ def report(model: VAE | str | Path,       # a VAE, or the folder of a run
            n_gap_images: int = 16,        # the first so many, for the inference gaps
            seed: int = 0,                 # of everything drawn
            ) -> dict:                     # as in report.json: section to its numbers, or to the reason why it has none
-    "Measure everything that can be said of a model; with a folder, write report.json and report.html into it."
+    "Measure a model: ELBO, log p(x), calibration, latents, gaps; with a folder, write report.json and report.html."
     counts = dict(k=k, likelihood_k=likelihood_k, n_images=n_images, n_gap_images=n_gap_images, seed=seed)
     for name, count in counts.items(): check_count(name, count, int(name != "seed"))
     if out is not None: check_folder("out", out)

@@ -103,7 +103,10 @@ def fit_prior(model: VAE,           # trained; it stays as it is
               components: int = 10, # Gaussians of the mixture
               seed: int = 0,        # of the draws and of EM
               ) -> nn.Module:       # `FullCovariancePrior` or `MixturePrior`, on the model's device
-    "Fit a density to the encoded training images (ex-post density estimation, Ghosh et al. 2020)."
+    """Fit a density to the encoded training images, as a prior over (L,) (ex-post estimation, Ghosh et al. 2020).
+
+    "gaussian" has the exact moments and needs a posterior with a known covariance; "mixture" is fitted by EM to one
+    draw for each image. The model stays as it is; `with_prior` puts the result into a copy."""
     check_model(model)
     fitted = lookup("kind", kind, {"gaussian": _fit_gaussian, "mixture": _fit_mixture})
     data, components, seed = as_data(data), check_count("components", components), check_count("seed", seed, 0)

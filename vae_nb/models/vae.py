@@ -145,7 +145,9 @@ class VAE(nn.Module):
              device: str | torch.device = "cpu", # where the model goes
              **modules: nn.Module | Callable[[], nn.Module], # your own parts, named as in `create_vae`
              ) -> "VAE":         # in evaluation mode
-        "Read a saved model. Code is never imported by name: parts of your own must be given again."
+        """Read a saved model, onto `device` and in evaluation mode. Code is never imported by name: parts of your own
+        must be given again. A FileNotFoundError if a file is missing;
+        an InputError if one is damaged or of another format."""
         device = usable_device(device)
         return read_model(check_path("folder", folder, "the name of a folder"), modules).to(device)
 

@@ -57,7 +57,7 @@ def he_init_(layer: nn.Module, # other modules than linear maps are left alone
 
 # %% ../../nbs/networks/00_encoders.ipynb #2694c98f
 class Network(nn.Module):
-    "Layers in a row, `(n, *in_shape)` to `(n, *out_shape)`; all linear maps but the last get He's first weights."
+    "Layers in a row, `(n, *in_shape)` to `(n, *out_shape)`; linear maps but the last start as in He et al. 2015."
     def __init__(self,
                  in_shape: Iterable[int],     # shape of one input
                  out_shape: Iterable[int],    # shape of one output

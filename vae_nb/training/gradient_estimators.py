@@ -33,7 +33,10 @@ def path_log_prob(q: Distribution,   # posterior, batch (B,), event (L,)
 def elbo_stl(terms: Terms,           # one pass of a batch of B images
              kl_weight: float = 1.0, # weight of the KL
              ) -> torch.Tensor:      # (B,), nats
-    "The ELBO with sticking-the-landing gradients (Roeder et al. 2017): the score of q is left out."
+    """The ELBO of each image, (B,), nats, with sticking-the-landing gradients (Roeder et al. 2017).
+
+    The gradient leaves out ∂log q/∂φ at fixed z, whose mean is zero; it is unbiased, and has no noise if q is the true
+    posterior. `terms` is one pass of a batch, `model(x, k)`; `kl_weight` as in `elbo`."""
     log_q = path_log_prob(terms.q, terms.z)  # (k, B)
     return (terms.score + kl_weight * (terms.log_pz - log_q)).mean(0)
 
@@ -44,13 +47,13 @@ def _log_weights(terms: Terms) -> torch.Tensor: # (k, B), nats: log p(x|z) + log
 # %% ../../nbs/training/01_gradient_estimators.ipynb #34f6feed
 def iwae_stl(terms: Terms,      # one pass of a batch of B images, k samples of z for each
              ) -> torch.Tensor: # (B,), nats
-    "The importance-weighted bound with sticking-the-landing gradients (Roeder et al. 2017), biased for k > 1."
+    "The IWAE bound, (B,), nats, with sticking-the-landing gradients (Roeder et al. 2017), biased for k > 1."
     return _log_weights(terms).logsumexp(0) - log(len(terms.z))
 
 # %% ../../nbs/training/01_gradient_estimators.ipynb #ad3b1863
 def iwae_dreg(terms: Terms,      # one pass of a batch of B images, k samples of z for each
               ) -> torch.Tensor: # (B,), nats
-    "The importance-weighted bound with doubly reparameterised gradients (Tucker et al. 2019)."
+    "The importance-weighted bound, (B,), nats, with doubly reparameterised, unbiased gradients (Tucker et al. 2019)."
     log_w = _log_weights(terms)                                                 # (k, B)
     bound = log_w.logsumexp(0) - log(len(log_w))
     if not terms.z.requires_grad: return bound

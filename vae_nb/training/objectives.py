@@ -20,13 +20,18 @@ from ..models.vae import VAE, evaluating, prepare_images
 def elbo(terms: Terms,           # one pass of a batch of B images
          kl_weight: float = 1.0, # weight of the KL; another than 1 is the β-VAE
          ) -> torch.Tensor:      # (B,), nats
-    "The evidence lower bound (Kingma & Welling 2013), with the score in the place of log p(x|z) where one is set."
+    """The evidence lower bound of each image, (B,), nats, to be maximised (Kingma & Welling 2013).
+
+    `terms` is one pass of a batch of B images, `model(x, k)`. A `kl_weight` other than 1 is the β-VAE. If `terms` has a
+    score, such as the β-NLL, it stands in the place of log p(x|z)."""
     return terms.score.mean(0) - kl_weight * terms.kl  # (k, B) -> (B,)
 
 # %% ../../nbs/training/00_objectives.ipynb #d9779f15
 def iwae(terms: Terms,      # one pass of a batch of B images, k samples of z for each
          ) -> torch.Tensor: # (B,), nats
-    "The importance-weighted bound on log p(x) (Burda et al. 2015)."
+    """The importance-weighted bound on log p(x) of each image, (B,), nats, to be maximised (Burda et al. 2015).
+
+    `terms` is one pass of a batch with k samples of z for each image, `model(x, k)`; with k = 1 it is an ELBO."""
     return (terms.log_px + terms.log_pz - terms.log_qz).logsumexp(0) - math.log(len(terms.z))  # (k, B) -> (B,)
 
 # %% ../../nbs/training/00_objectives.ipynb #b3091ed6

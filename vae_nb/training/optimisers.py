@@ -56,7 +56,7 @@ INITS: dict[str, Callable[[VAE, Sliceable], None]] = { # what is done to an untr
 
 # %% ../../nbs/training/03_optimisers.ipynb #b671f30d
 class Muon(torch.optim.Optimizer):
-    "PyTorch's Muon (Jordan et al. 2024) for matrices, and its Adam for everything else, as one optimizer."
+    "PyTorch's Muon (Jordan et al. 2024) for matrices and its Adam for the rest, as one optimizer; needs PyTorch 2.9."
     def __init__(self,
                  parameters: Iterable[nn.Parameter], # of a model
                  lr: float = 1e-3,  # learning rate of both

@@ -21,7 +21,7 @@ from .objectives import elbo
 def linear_annealing(t: float,           # share of the training that is done, 0 to 1
                      until: float = 0.5, # share over which the weight rises from 0 to 1
                      ) -> float:         # weight of the KL
-    "A weight that rises linearly from 0 and then stays 1 (Bowman et al. 2016)."
+    "A KL weight that rises from 0 to 1 while the share t of the training rises from 0 to `until` (Bowman et al. 2016)."
     return min(1.0, t / check_positive("until", until))
 
 
@@ -29,7 +29,7 @@ def cyclical_annealing(t: float,          # share of the training that is done, 
                        cycles: int = 4,   # how often the weight starts again at 0
                        rise: float = 0.5, # share of a cycle over which it rises
                        ) -> float:        # weight of the KL
-    "Linear annealing, again and again (Fu et al. 2019)."
+    "A KL weight that rises from 0 to 1 `cycles` times, in the share `rise` of each (Fu et al. 2019); t is 0 to 1."
     return min(1.0, t * check_count("cycles", cycles) % 1 / check_positive("rise", rise))
 
 # %% ../../nbs/training/02_regularisers.ipynb #a1b03679
@@ -59,7 +59,10 @@ def free_bits(terms: Terms,           # one pass of a batch of B images
               nats: float = 0.25,     # λ: the KL of each latent that costs nothing
               kl_weight: float = 1.0, # of the rest
               ) -> torch.Tensor:      # (B,), nats
-    "The ELBO without the first nats of each latent's KL (Kingma et al. 2016)."
+    """The ELBO without the first nats of each latent's KL, (B,), nats, to be maximised (Kingma et al. 2016).
+
+    `nats` of each latent's KL, averaged over the batch, cost nothing; `kl_weight` weighs the rest. An InputTypeError
+    unless posterior and prior are Gaussian."""
     unspent = (check_weight("nats", nats) - latent_kl(terms).mean(0)).clamp(min=0).sum()
     return elbo(terms, kl_weight) - kl_weight * unspent
 
@@ -99,7 +102,11 @@ def kl_decomposition(terms: Terms,                        # one pass of a batch 
                      n_images: int,                       # N: images in the data set
                      estimator: Estimator = "stratified", # or "weighted"
                      ) -> dict[str, torch.Tensor]: # three (B,) tensors in nats, which add up to an estimate of the KL
-    "Mutual information, total correlation and dimension-wise KL, estimated from a batch (Chen et al. 2018)."
+    """Mutual information, total correlation and dimension-wise KL, estimated from a batch (Chen et al. 2018).
+
+    Gives `mutual_information`, `total_correlation` and `dimension_wise`, (B,) each, nats; they add up to an estimate of
+    the KL. `n_images` is the number of images in the data set. Estimates from a small batch are biased, and may be
+    negative. An InputError for a batch of one image, an InputTypeError unless posterior and prior are Gaussian."""
     joint, each = log_aggregate(terms, n_images, estimator)
     product = each.sum(-1)  # (k, B)
     return dict(mutual_information=(terms.log_qz - joint).mean(0), total_correlation=(joint - product).mean(0),
@@ -112,7 +119,11 @@ def tc_vae(terms: Terms,            # one pass of a batch of B images, at least 
            kl_weight: float = 1.0,  # of the whole KL
            estimator: Estimator = "stratified", # or "weighted"
            ) -> torch.Tensor:       # (B,), nats
-    "The ELBO with a weight of its own on the total correlation (β-TC-VAE, Chen et al. 2018)."
+    """The ELBO with its own weight on the total correlation, (B,), nats, to be maximised (β-TC-VAE, Chen et al. 2018).
+
+    `terms` is one pass of a batch of at least 2 images; `n_images` is the number of training images, which `fit` fills
+    in; `tc_weight` 1 is the ELBO, larger ones make latents independent. `kl_weight` weighs the whole KL. An InputError
+    for a batch of one image, an InputTypeError unless posterior and prior are Gaussian."""
     total_correlation = kl_decomposition(terms, n_images, estimator)["total_correlation"]
     return elbo(terms, kl_weight) - (check_weight("tc_weight", tc_weight) - 1) * kl_weight * total_correlation
 
@@ -136,7 +147,11 @@ def dip_vae(terms: Terms,                # one pass of a batch of B images, at l
             diagonal: float | None = None, # of (variance − 1)²; None: off_diagonal times 10 (I) or 1 (II)
             kl_weight: float = 1.0,      # of the KL
             ) -> torch.Tensor:           # (B,), nats
-    "The ELBO less the distance of the latents' covariance from the identity (DIP-VAE, Kumar et al. 2018)."
+    """The ELBO less the distance of the latents' covariance from the identity, (B,), nats (DIP-VAE, Kumar et al. 2018).
+
+    `kind` "I" takes the covariance of the posterior's means, "II" that of the aggregate posterior. `off_diagonal`
+    weighs the squared covariances, `diagonal` the (variance − 1)²; None is off_diagonal times 10 (I) or 1 (II). An
+    InputError for a batch of one image."""
     _needs_two(terms, "dip_vae")
     C = latent_covariance(terms.q, kind)
     off_diagonal = check_weight("off_diagonal", off_diagonal)
@@ -153,7 +168,10 @@ def mmd(a: torch.Tensor,             # (..., n, L), samples of one distribution
         b: torch.Tensor,             # (..., m, L), samples of the other
         width: float | None = None,  # ℓ of the Gaussian kernel; None: √L, that of a standard normal vector
         ) -> torch.Tensor:           # (...), without a unit
-    "Unbiased estimate of the squared maximum mean discrepancy (Gretton et al. 2012)."
+    """Unbiased estimate of the squared maximum mean discrepancy, (...), without a unit (Gretton et al. 2012).
+
+    `a` (..., n, L) and `b` (..., m, L) are samples of two distributions, at least 2 of each; the Gaussian kernel has
+    the `width` √L if None. The estimate may be a little below zero."""
     if min(a.shape[-2], b.shape[-2]) < 2:
         raise InputError(f"mmd of {a.shape[-2]} and {b.shape[-2]} samples; expected at least 2 of each")
     scale = a.shape[-1] ** 0.5 if width is None else check_positive("width", width)
@@ -168,7 +186,10 @@ def info_vae(terms: Terms,               # one pass of a batch of B images, at l
              kl_weight: float = 1.0,     # of the KL; 0 is the MMD-VAE
              width: float | None = None, # of the kernel; None: √L
              ) -> torch.Tensor:         # (B,), nats
-    "The ELBO less the MMD between the batch's latents and the prior (InfoVAE, Zhao et al. 2019)."
+    """The ELBO less the MMD between the batch's latents and the prior, (B,), nats (InfoVAE, Zhao et al. 2019).
+
+    `mmd_weight` weighs the squared MMD; `kl_weight` 0 is the MMD-VAE; the kernel has the `width` √L if None. An
+    InputError for a batch of one image."""
     _needs_two(terms, "info_vae")
     prior = terms.prior.sample(terms.z.shape[:2])           # (k, B, L)
     discrepancy = mmd(terms.z, prior, width).mean()         # of each of the k sets of samples
