@@ -528,7 +528,7 @@ nan[3, 0, 2, 2], inf[4, 0, 0, 0] = np.nan, -torch.inf
     (dict(source=np.full((9, 8, 8), -1, np.int8)), ValueError, "source has pixels from -1 to -1; expected integers"),
     (dict(source=np.full((9, 8, 8), 65535, np.uint16)), ValueError, "65535; expected integers"),
     (dict(source=[1, 2]), TypeError, "source is a list; expected"),
-    (dict(source=None), TypeError, "source is a NoneType; expected"),
+    (dict(source=None), TypeError, "source=None: expected images"),
     (dict(source=np.array(["a"])), TypeError, "source is a ndarray of <U1; expected"),
     (dict(source="mnist_10k"), ValueError, "source='mnist_10k' is not known.*Did you mean 'mnist-10k'"),
     (dict(source="/no/such/folder"), ValueError, "does not exist; expected a folder"),

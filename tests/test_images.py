@@ -97,10 +97,12 @@ def test_training_steps_go_past_the_door(model, monkeypatch):
     "The images of `fit` are checked once for each split, not in its steps."
     seen = []
     monkeypatch.setattr("vae_nb.training.fit.check_images_for", lambda m, x, name: seen.append(name) or check_images_for(m, x, name))
-    monkeypatch.setattr("vae_nb.models.vae.check_images_for", lambda m, x, name="x": seen.append(len(x)))
+    def door(m, x, name="x"):
+        if torch.is_grad_enabled(): seen.append(len(x))  # steps have gradients, what is measured has none
+    monkeypatch.setattr("vae_nb.models.vae.check_images_for", door)
     v.fit(v.create_vae(SHAPE, 2, "mlp", "mlp", hidden=(4,)), Data(pixels(40), pixels(0), pixels(0)), epochs=2, batch_size=2,
           progress=False)
-    assert seen[:2] == ["data.train", "data.valid"] and 2 not in seen[2:]
+    assert seen == ["data.train", "data.valid"]
 
 
 def test_images_of_a_model(model):

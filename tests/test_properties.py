@@ -85,15 +85,15 @@ def test_images_do_not_see_each_other(how, n, seed):
 @few
 @given(models, st.integers(0, 2 ** 32))
 def test_expanded_distributions_are_the_same(how, seed):
-    model, x = build(**how), images("random", 2, how["shape"], seed).float() / 255
+    model, x = build(**how).double(), images("random", 2, how["shape"], seed).double() / 255
     with torch.no_grad():
         q = model.encode(x)
         for p, value in ((q, q.sample()), (model.decode(q.sample()), x), (model.prior(), q.sample()[0])):
             wide = p.expand((3, *p.batch_shape))
             assert wide.batch_shape == (3, *p.batch_shape) and wide.event_shape == p.event_shape
-            assert_close(wide.log_prob(value), p.log_prob(value).expand(3, *p.batch_shape), rtol=1e-4, atol=1e-3)
+            assert_close(wide.log_prob(value), p.log_prob(value).expand(3, *p.batch_shape), rtol=1e-6, atol=1e-6)
             assert wide.sample((2,)).shape == (2, 3, *p.batch_shape, *p.event_shape)
-            assert_close(p.log_prob(torch.stack([value, value])), torch.stack(2 * [p.log_prob(value)]), rtol=1e-4, atol=1e-3)
+            assert_close(p.log_prob(torch.stack([value, value])), torch.stack(2 * [p.log_prob(value)]), rtol=1e-6, atol=1e-6)
 
 
 @few

@@ -462,6 +462,7 @@ HELP_TEXTS = dict(                                    # in place of the comment 
     source="name of a data set (vae_nb data lists them), or a folder of images",
     test="for the test: a count, a fraction, or a folder; none: the source's own images, or else 0.1",
     hidden="widths of an MLP encoder; the decoder mirrors them; none at all is a linear map",
+    channels="of a CNN encoder, one per halving; none at all is a linear map (default: by the image's size)",
     objective="elbo, iwae, elbo_stl, iwae_stl, iwae_dreg, free_bits, tc_vae, dip_vae or info_vae (default: elbo)",
     resize="one number, or height and width, as in --resize 28 28; none: as they are",
     compile="compile the steps; on a GPU, --compile reduce-overhead makes CUDA graphs of them too (default: no)",

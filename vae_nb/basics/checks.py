@@ -9,6 +9,7 @@ __all__ = ['InputError', 'InputTypeError', 'MissingPackageError']
 import difflib
 import operator
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePath
@@ -174,6 +175,14 @@ def check_finite(x: "torch.Tensor",   # images, (N, C, H, W)
         raise InputError(f"x: {bad.sum()} of {len(x)} images hold NaN or infinite pixels, the first is image "
                          f"{bad.nonzero()[0].item()}; expected finite ones")
     return x
+
+# %% ../../nbs/basics/00_checks.ipynb #91fe0b92
+def hides_bar(progress: bool, # does the user want a bar?
+              ) -> bool:      # for `tqdm(..., disable=hides_bar(progress))`
+    "Is there no bar, because nobody wants one or there is no place for it?"
+    from tqdm.auto import tqdm
+    in_notebook = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
+    return not (progress and (in_notebook or sys.stderr.isatty()))
 
 # %% ../../nbs/basics/00_checks.ipynb #58c87cf9
 def require(holds: object, # anything that is true or false

@@ -17,7 +17,7 @@ import torch
 from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
-from ..basics.checks import InputError
+from ..basics.checks import InputError, hides_bar
 from ..basics.numerics import lazy_property
 from .arrays import check_size, resize_images
 from .splits import ImageSource, TensorImages, binarised_images, identities_of
@@ -79,7 +79,7 @@ def stack_pictures(pictures: Iterator[Image.Image],
                    ) -> torch.Tensor:        # (N, C, H, W) uint8
     "PIL images as one tensor."
     out = torch.empty(0)
-    for i, picture in enumerate(tqdm(pictures, "reading images", len(names), disable=not progress, leave=False)):
+    for i, picture in enumerate(tqdm(pictures, "reading images", len(names), disable=hides_bar(progress), leave=False)):
         x = picture_tensor(picture)                             # (C, H, W)
         if resize is not None: x = resize_images(x[None], resize)[0]
         if not i: out = torch.empty(len(names), *x.shape, dtype=torch.uint8)
@@ -144,7 +144,7 @@ def read_files(paths: Sequence[Path],
                progress: bool = False,  # show a bar
                ) -> Iterator[bytes]:
     "The bytes of each file."
-    for path in tqdm(paths, "reading files", disable=not progress, leave=False):
+    for path in tqdm(paths, "reading files", disable=hides_bar(progress), leave=False):
         try: yield path.read_bytes()
         except OSError as e: raise InputError(f"{path} can't be read: {e.strerror}; mend it or remove it") from None
 

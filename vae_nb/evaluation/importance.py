@@ -12,7 +12,7 @@ from typing import Literal, overload
 
 import torch
 
-from ..basics.checks import InputError, InputTypeError, check_count, check_finite
+from ..basics.checks import InputError, InputTypeError, check_batch, check_count, check_finite
 from ..basics.numerics import full_precision, rng_for
 from ..distributions.discretised import dequantise
 from ..models.inference import RunningWeights, log_weights
@@ -85,8 +85,9 @@ def log_likelihood(model: VAE,               # trained
     estimate; raises an InputError for pixels that the likelihood gives no probability to."""
     from tqdm.auto import tqdm
     k, seed = check_count("k", k), check_count("seed", seed, 0)
+    check_batch(x, check_model(model).image_shape)
     x = torch.as_tensor(x)
-    check_images_for(check_model(model), x)
+    check_images_for(model, x)
     prepare_images(model, x[:1] if x.ndim == 4 else x)
     if x.ndim == 3: x = x[None]
     results = []

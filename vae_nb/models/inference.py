@@ -15,7 +15,7 @@ from torch.distributions import Distribution
 from ..basics.checks import InputError, check_positive
 from ..basics.numerics import full_precision, parallel_pieces
 from ..core import Head, Terms
-from .vae import VAE
+from .vae import VAE, check_model
 
 # %% ../../nbs/models/03_inference.ipynb #3a4feff9
 class RunningWeights:
@@ -147,7 +147,7 @@ def check_unbounded(model: VAE, # any
                     what: str,  # the function that needs it, for the message
                     ) -> None:
     "Raise an InputError unless latents may be any real numbers under the prior."
-    prior, far = model.prior(), 1e6 * torch.ones(2, model.latent_dim)
+    prior, far = check_model(model).prior(), 1e6 * torch.ones(2, model.latent_dim)
     try: support = prior.support
     except NotImplementedError: return
     if support is None or support.check(far * torch.tensor([[1.0], [-1.0]])).all(): return

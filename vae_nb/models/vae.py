@@ -293,8 +293,8 @@ def check_memory(build: Callable[[], nn.Module], # makes the model
     try:
         with torch.device("meta"), warnings.catch_warnings(action="ignore"): model = build()
         needed = sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
-    except (RuntimeError, OverflowError) as error:
-        if "overflow" in str(error) or "too big" in str(error): needed = math.inf
+    except (RuntimeError, OverflowError, TypeError) as error:
+        if any(word in str(error).lower() for word in ("overflow", "too big")): needed = math.inf
     except Exception: return  # what else is wrong is said where the model itself is made
     if needed <= there: return
     largest = {name: max([0, *(size if isinstance(size, Iterable) else [size or 0])]) for name, size in sizes.items()}

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..basics.checks import InputError, InputTypeError, check_count, check_positive, lookup
+from ..basics.checks import InputError, InputTypeError, check_count, check_positive, hides_bar, lookup
 from ..basics.numerics import seed_generators
 from ..core import INACTIVE_KL, Terms, kl_per_dimension, moments_of
 from ..data.splits import Data
@@ -407,12 +407,10 @@ def train_mode(model: nn.Module) -> None:
 def shown_progress(progress: Progress, # as `fit` takes it
                    ) -> Progress:      # True: a bar; "lines": a line for each epoch; False: nothing
     "A bar needs a notebook or a terminal; elsewhere, as in a file, it would be one endless line."
-    from tqdm.auto import tqdm
     if progress not in (True, False, "lines"):
         raise InputError(f"progress={progress!r}: expected True, False or \"lines\"")
     if not progress or not processes().is_main_process: return False
-    in_notebook = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
-    return True if progress is True and (in_notebook or sys.stderr.isatty()) else "lines"
+    return "lines" if progress == "lines" or hides_bar(True) else True
 
 
 def progress_bar(total: int, initial: int, progress: Progress) -> "tqdm": # counts the steps
