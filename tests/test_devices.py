@@ -354,7 +354,7 @@ def test_the_command_line(pair, folder):
     for name, code in dict(mistake="2", broken="1", evaluate="2").items():
         assert a[name]["code"] == b[name]["code"] == ("SystemExit", code)
         assert a[name]["err"].count("\n") == 1 and b[name]["out"] == b[name]["err"] == ""
-    assert "folder=" in a["mistake"]["err"] and "training stopped in epoch 1" in a["broken"]["err"]
+    assert "can't be written: it is a file" in a["mistake"]["err"] and "training stopped in epoch 1" in a["broken"]["err"]
     assert "evaluate is the work of one process" in a["evaluate"]["err"]
 
 
