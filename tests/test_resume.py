@@ -92,6 +92,7 @@ def test_killed_interrupted_resumed(tmp_path, capsys):
     child = process(f"{SMALL} {options} --out {parts}")
     try:
         wait_for_epoch(child, parts, 2, look)
+        child.send_signal(signal.SIGSTOP)  # it is alive, and can't come to its end before it is killed
         for how in ("--overwrite", "--resume", ""):  # nobody else trains there meanwhile
             assert call(f"train {how} --out {parts}") == 2
             assert f"is in use: process {child.pid} on" in capsys.readouterr().err

@@ -10,6 +10,7 @@ import difflib
 import operator
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePath
@@ -183,6 +184,20 @@ def hides_bar(progress: bool, # does the user want a bar?
     from tqdm.auto import tqdm
     in_notebook = any(base.__module__ == "tqdm.notebook" for base in tqdm.__mro__)
     return not (progress and (in_notebook or sys.stderr.isatty()))
+
+# %% ../../nbs/basics/00_checks.ipynb #9eee831d
+def describe_parameters(public: object, # a function, or a class: that of its `__init__`
+                        ) -> None:
+    "Add to a docstring what the comments in the source say of each parameter and of what comes back."
+    from fastcore.docments import docments
+    if not callable(public) or not public.__doc__ or "\n\nParameters\n" in public.__doc__: return
+    try:
+        with warnings.catch_warnings(action="ignore"): found = docments(public, full=True)
+    except Exception: return  # no source, or one that can't be read: the docstring stays as it is
+    comments = {name: " ".join((about["docment"] or "").split()) for name, about in found.items()}
+    back = comments.pop("return", "")
+    lines = [f"    {name}: {text}" for name, text in comments.items() if text]
+    if lines: public.__doc__ += "\n\nParameters\n" + "\n".join(lines) + (f"\n\nReturns\n    {back}" if back else "")
 
 # %% ../../nbs/basics/00_checks.ipynb #58c87cf9
 def require(holds: object, # anything that is true or false

@@ -247,6 +247,15 @@ def bound_of(name: str, found: dict) -> str:
     return BOUNDS.get(name, "") if found.get("unbelievable") else ""
 
 
+def numbers_with(found: dict,   # a report
+                 section: str,  # name
+                 number: str,   # that is wanted
+                 ) -> dict:     # name to number
+    "The numbers of a section; the ELBO is that of the images of log p(x), where there is one, for the two are compared."
+    numbers = flatten_numbers(found[section])
+    return flatten_numbers(found["numbers"]) if number == "elbo" and number not in numbers else numbers
+
+
 def standard_error_of(name: str, found: dict) -> float | None:
     "The standard error of a number, where the section has one that can be believed."
     if bound_of(name, found): return None

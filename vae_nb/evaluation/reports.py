@@ -23,7 +23,7 @@ from ..data.splits import Split
 from .metrics import ImageData, split_for
 from .report_sections import (CONDITIONS, FIGURES, PIXEL_UNIT, SECTIONS, ReportInput, bound_of,
                                                describe_measurement, draw_sections, flatten_numbers, format_number,
-                                               format_with_error, measure_sections, spaced, standard_error_of)
+                                               format_with_error, measure_sections, numbers_with, spaced, standard_error_of)
 from ..models.tensor_files import check_folder, replace_file
 from ..models.vae import VAE, check_model
 from ..training.objectives import METRICS
@@ -79,10 +79,10 @@ def _html_measured(name: str,
 # %% ../../nbs/evaluation/08_reports.ipynb #72330a61
 def _html_cards(found: dict) -> str: # what report.json holds
     shown = [("log-likelihood", "log_likelihood", "log_likelihood", METRICS["log_likelihood"].unit),
-             ("ELBO", "numbers", "elbo", METRICS["elbo"].unit), ("RMSE", "numbers", "rmse", METRICS["rmse"].unit),
+             ("ELBO", "log_likelihood", "elbo", METRICS["elbo"].unit), ("RMSE", "numbers", "rmse", METRICS["rmse"].unit),
              ("active latents", "latents", "active_units", ""),
              ("calibration error, varying pixels", "calibration", "varying.calibration_error", "")]
-    items = [(label, key, flatten_numbers(found[section]), unit) for label, section, key, unit in shown]
+    items = [(label, key, numbers_with(found, section, key), unit) for label, section, key, unit in shown]
     cards = "".join(f"<div><dt>{f'{label}, {bound}' if (bound := bound_of(key, numbers)) else label}</dt>"
                     f"<dd>{format_number(numbers[key])} <small>{unit}</small></dd></div>"
                     for label, key, numbers, unit in items if numbers.get(key) is not None)
@@ -183,7 +183,7 @@ def _write_text(path: Path, text: str) -> None: # whole or not at all
 # %% ../../nbs/evaluation/08_reports.ipynb #1eb6d33f
 COLUMNS = { # heading -> (section, number)
     "log-likelihood": ("log_likelihood", "log_likelihood"), "not believed": ("log_likelihood", "unbelievable"),
-    "ELBO": ("numbers", "elbo"), "KL": ("numbers", "kl"),
+    "ELBO": ("log_likelihood", "elbo"), "KL": ("numbers", "kl"),
     "RMSE": ("numbers", "rmse"), "bits/dim": ("bits_per_dimension", "bits_per_dimension"),
     "information": ("latents", "mutual_information"), "active": ("latents", "active_units"),
     "inference gap": ("inference_gaps", "inference_gap"),
@@ -234,7 +234,7 @@ def compare(runs: Sequence[str | Path | dict],  # folders with a report.json, or
 def _row(found: dict) -> dict: # heading to number; a report's row in the table
     row = {"run": found["name"]}
     for heading, (section, number) in COLUMNS.items():
-        numbers = flatten_numbers(found[section])
+        numbers = numbers_with(found, section, number)
         row[heading] = numbers.get(number)
         if heading == "log-likelihood":
             row |= {"±": bound_of(number, numbers) or standard_error_of(number, numbers), "k": numbers.get("k")}
@@ -260,15 +260,14 @@ def _comparison_figure(reports: Sequence[dict],        # of one group
         handles, labels = bound.get_legend_handles_labels()
         kept = dict(zip(labels, handles))
         figure.legend(kept.values(), kept, loc="upper center", ncols=2, frameon=False, borderaxespad=0.1)
-    figure.alt = "; ".join(f"{name}: ELBO {found['numbers']['elbo']:.1f}, RMSE {found['numbers']['rmse']:.3f}"
-                           for name, found in zip(names, reports))
+    figure.alt = "; ".join(f"{name}: ELBO {numbers_with(found, 'log_likelihood', 'elbo')['elbo']:.1f}, "
+                           f"RMSE {found['numbers']['rmse']:.3f}" for name, found in zip(names, reports))
     return save_figure(figure, save)
 
 
 def _draw_report(bound, error, row, found):  # two axes
     value = found["log_likelihood"].get("log_likelihood")
-    elbo = found["numbers" if value is None else "log_likelihood"]["elbo"]
-    bound.plot(elbo, row, "o", color=BLUE, markerfacecolor="white", label="ELBO")
+    bound.plot(numbers_with(found, "log_likelihood", "elbo")["elbo"], row, "o", color=BLUE, markerfacecolor="white", label="ELBO")
     if value is not None:
         spread = found["log_likelihood"]["spread_error"] or 0
         bound.errorbar(value, row, xerr=2 * spread, fmt="o", color=BLUE, ecolor=DARK, label="log p(x)")
@@ -277,13 +276,15 @@ def _draw_report(bound, error, row, found):  # two axes
 # %% ../../nbs/evaluation/08_reports.ipynb #b5a349c5
 def _group_html(anchor: str, name: str, reports: Sequence[dict]) -> str:
     heads = ["run", *COLUMNS]
-    rows = [[found["name"], *(format_with_error(number, flatten_numbers(found[section]))
+    rows = [[found["name"], *(format_with_error(number, numbers_with(found, section, number))
                               for section, number in COLUMNS.values())] for found in reports]
     shown = [j for j in range(len(heads)) if any(row[j] != "–" for row in rows)]
     heads, *rows = [[row[j] for j in shown] for row in [heads, *rows]]
     ks = sorted({found["log_likelihood"].get("k", 0) for found in reports})
-    caption = (f"{name}: nats an image, RMSE in {PIXEL_UNIT}; log-likelihood with k = {', '.join(map(str, ks))}, "
-               "± the error of its estimator")
+    counts = sorted({found["log_likelihood"]["images"] for found in reports if "images" in found["log_likelihood"]})
+    first = f" of the first {', '.join(map(str, counts))} images" if counts else ""
+    caption = (f"{name}: nats an image, RMSE in {PIXEL_UNIT}; log-likelihood and ELBO{first}, with "
+               f"k = {', '.join(map(str, ks))}, ± the error of the estimator")
     body = _html_table(caption, heads, rows, set(range(1, len(heads))))
     body += _html_figure(_comparison_figure(reports), "Open circles are the ELBO, full ones log p(x) of the same "
                          "images, with ±2 standard errors of the choice of images.")
