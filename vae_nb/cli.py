@@ -283,7 +283,7 @@ v.InterpolationPlayer(model, data)"""
     kernel = dict(name="python3", display_name="Python 3", language="python")
     return dumps(dict(cells=cells, metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5))
 
-
+# %% ../nbs/09_cli.ipynb #70dbed06
 def page_server(notebook: Path,            # to be shown
                 ) -> tuple[type, list[str]]: # an application class of Jupyter, and its first words
     "Voilà; or JupyterLab, where there is only that. Either asks for a token, and answers to local names only."

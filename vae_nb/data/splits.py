@@ -102,7 +102,7 @@ def smallest(numbers: np.ndarray,  # (n,) uint64; copies of one image have the s
         chosen[torn] = True
     return chosen
 
-
+# %% ../../nbs/data/02_splits.ipynb #05322af2
 def split_by_content(identities: np.ndarray,         # (N,) uint64
                      valid: SupportsFloat = 0.1,     # for validation: a count, or a fraction
                      test: SupportsFloat = 0.1,      # for the test: a count, or a fraction

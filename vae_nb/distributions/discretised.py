@@ -21,7 +21,7 @@ from ..data.splits import Data
 from .likelihoods import PixelHead
 
 # %% ../../nbs/distributions/04_discretised.ipynb #099a5867
-PIECE = 2 ** 12 # pixels whose moments are computed at once: their 255 sigmoids stay in the processor's cache
+PIECES = {"cpu": 2 ** 12, "cuda": 2 ** 18} # pixels whose moments are computed at once; on a CPU, 255 sigmoids stay in its cache
 
 
 def _cut_moments(loc: torch.Tensor,   # (n,), mean of the logistic
@@ -62,7 +62,8 @@ class GreyLevels(Distribution):
 
     @lazy_property
     def _moments(self) -> torch.Tensor: # (2, *batch): mean and variance
-        pieces = zip(self.loc.flatten().split(PIECE), self.scale.flatten().split(PIECE))
+        size = PIECES.get(self.loc.device.type, 2 ** 16)
+        pieces = zip(self.loc.flatten().split(size), self.scale.flatten().split(size))
         return torch.cat([_cut_moments(*piece) for piece in pieces], 1).unflatten(1, self.loc.shape)
 
     def expand(self, batch_shape: Iterable[int], _instance: None = None) -> "GreyLevels":

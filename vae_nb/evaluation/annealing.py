@@ -14,7 +14,7 @@ from typing import Literal
 
 import torch
 
-from ..basics.checks import check_count, lookup
+from ..basics.checks import check_count, hides_bar, lookup
 from .importance import believed, check_events
 from ..models.inference import (RunningWeights, adapted, check_unbounded, hmc_step, samples_allowed,
                                      with_gradient)
@@ -133,7 +133,7 @@ def annealed_importance(model: VAE,               # trained
     beta, found, rates = temperatures(steps), [], []
     size = max(1, samples_allowed(model, max_memory, 3) // max(chains, pilots))  # images at a time, with gradients
     total = -(-len(x) // size) * (steps - 1)
-    with evaluating(model, seed), tqdm(total=total, unit="step", disable=not progress) as bar:
+    with evaluating(model, seed), tqdm(total=total, unit="step", disable=hides_bar(progress)) as bar:
         for images in x.split(size):
             bridge = Bridge(model, images, start)
             sizes = tune(bridge, beta, bridge.start.sample((pilots,)), leapfrog)
@@ -170,7 +170,7 @@ def bidirectional(model: VAE,               # trained
     beta, parts = temperatures(steps), []
     size = max(1, samples_allowed(check_model(model), max_memory, 3) // max(chains, pilots))
     total = -(-check_count("n", n) // size) * 2 * (steps - 1)
-    with evaluating(model, seed), tqdm(total=total, unit="step", disable=not progress) as bar:
+    with evaluating(model, seed), tqdm(total=total, unit="step", disable=hides_bar(progress)) as bar:
         z = model.prior().sample((n,))
         x = torch.cat([model.decode(part).sample() for part in z.split(size)])
         for images, origin in zip(x.split(size), z.split(size)):

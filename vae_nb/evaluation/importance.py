@@ -12,7 +12,7 @@ from typing import Literal, overload
 
 import torch
 
-from ..basics.checks import InputError, InputTypeError, check_batch, check_count, check_finite
+from ..basics.checks import InputError, InputTypeError, check_batch, check_count, check_finite, hides_bar
 from ..basics.numerics import full_precision, rng_for
 from ..distributions.discretised import dequantise
 from ..models.inference import RunningWeights, log_weights
@@ -91,7 +91,7 @@ def log_likelihood(model: VAE,               # trained
     prepare_images(model, x[:1] if x.ndim == 4 else x)
     if x.ndim == 3: x = x[None]
     results = []
-    with evaluating(model, seed) as device, tqdm(total=len(x) * k, unit="sample", disable=not progress) as bar:
+    with evaluating(model, seed) as device, tqdm(total=len(x) * k, unit="sample", disable=hides_bar(progress)) as bar:
         rows = min(8192, max(IMAGES, PIECE // math.prod(model.decoder.head.param_shape)))
         if device.type != "cpu": rows *= 32
         for part in x.split(max(IMAGES, rows // k)):

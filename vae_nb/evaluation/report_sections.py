@@ -255,7 +255,7 @@ def numbers_with(found: dict,   # a report
     numbers = flatten_numbers(found[section])
     return flatten_numbers(found["numbers"]) if number == "elbo" and number not in numbers else numbers
 
-
+# %% ../../nbs/evaluation/07_report_sections.ipynb #af7f9d1b
 def standard_error_of(name: str, found: dict) -> float | None:
     "The standard error of a number, where the section has one that can be believed."
     if bound_of(name, found): return None

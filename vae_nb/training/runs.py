@@ -134,7 +134,7 @@ def _described(x: object,              # a function, or anything that one holds
     call = vars(type(x)).get("__call__")
     return f"{inner(type(x))} {inner(call) if isinstance(call, FunctionType) else ''}"
 
-
+# %% ../../nbs/training/07_runs.ipynb #c98fa89a
 def code_of(function: object # a name, or a function of a user's own
             ) -> str:        # "" for names and for functions of vae_nb
     "The version of Python, a hash of what a function does, and the classes of what it holds that can't be compared."
@@ -218,7 +218,7 @@ def save_checkpoint(path: Path,                       # last.safetensors
     save_tensors(path, tensors, {"state": json.dumps({"settings": settings, "history": list(history),
                                                         "best": history.best})})
 
-
+# %% ../../nbs/training/07_runs.ipynb #503d648c
 def read_checkpoint(path: Path # last.safetensors
                     ) -> tuple[dict[str, torch.Tensor], dict]: # tensors by name; settings and history
     "What `save_checkpoint` wrote, or an error that says what is wrong with the file."
