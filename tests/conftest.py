@@ -1,12 +1,14 @@
 """What all tests share. They run as notebooks do not: from outside, in other folders and other processes."""
 import os
 import shutil
+import signal
 from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # figures need no screen, in subprocesses neither
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it starts in the background ignore Ctrl-C
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Everything goes with everything: each trains a hundred steps on one batch, in float32 and with bfloat16 networks."""
+"""Everything goes with everything: each trains forty steps on one batch, in float32 and with bfloat16 networks."""
 from functools import partial
 from itertools import product
 
@@ -38,8 +38,8 @@ def test_trains(encoder, decoder, posterior, likelihood):
         model = create_vae(shape, 3, encoder, decoder, posterior, hidden=(16,), channels=(4, 4), **options)
         before = true_elbo(model, x)
         step = TrainingStep(model, elbo, score, k=1, dtype=PRECISIONS[precision])
-        optimizer = torch.optim.Adam(model.parameters(), lr=3e-3, fused=True)
-        for _ in range(100):
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-2, fused=True)
+        for _ in range(40):
             optimizer.zero_grad()
             value, sums = step(x)
             (-value / len(x)).backward()

@@ -3,9 +3,12 @@
 Export and clean must leave no diff, the README must agree with its notebook, every notebook must be stored executed and
 without an error, and must run; and tests/ must pass. The exit code is 0 if something passed and nothing failed."""
 import argparse
+import compileall
 import json
+import multiprocessing
 import os
 import re
+import runpy
 import shutil
 import signal
 import subprocess
@@ -21,6 +24,9 @@ from pathlib import Path
 
 import psutil
 
+# Commands are forked from one process that has loaded what nearly all of them load, which takes seconds each time.
+WARM = multiprocessing.get_context("forkserver")
+WARM.set_forkserver_preload(["torch", "torchvision", "matplotlib.pyplot", "seaborn", "scipy.stats", "nbdev.test", "pytest"])
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 BUILT = shutil.ignore_patterns(".git", ".venv", "_proc", "_docs", "runs", "build", "dist", "__pycache__", "*.egg-info")
@@ -61,8 +67,7 @@ def stop(process, how=signal.SIGKILL):
     "End a process with all its children."
     try: os.killpg(process.pid, how)
     except (ProcessLookupError, PermissionError): return  # it has ended
-    try: process.wait(20)
-    except subprocess.TimeoutExpired: pass
+    process.join(20)
 
 
 def wait(process, limit):
@@ -70,29 +75,35 @@ def wait(process, limit):
     seconds none at all. How fast the machine is, and what else it does, plays no part."""
     used, since = 0.0, time.monotonic()
     while True:
-        try: return process.wait(2)
-        except subprocess.TimeoutExpired: pass
+        process.join(2)
+        if process.exitcode is not None: return process.exitcode
         now = cpu_seconds(process.pid)
         if now > used + 0.05: used, since = max(now, used), time.monotonic()
         if now > limit or time.monotonic() > min(since + SILENT, deadline): return None
 
 
-def run(folder, limit, command, *arguments):
-    "Run a command: its exit code (None if it had to be stopped), its output, and the seconds it took."
-    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-    env = os.environ | dict(OMP_NUM_THREADS="1", PYTHONPATH=str(folder), PATH=path,
-                            PYTHONFAULTHANDLER="1", PYTHONDONTWRITEBYTECODE="1")
-    start = time.monotonic()
-    with tempfile.TemporaryFile("w+", errors="replace") as out:  # not a pipe: a stray grandchild would hold it open
-        process = subprocess.Popen([command, *map(str, arguments)], cwd=folder, env=env, stdin=subprocess.DEVNULL,
-                                   stdout=out, stderr=out, start_new_session=True)
+def begin(folder, out, script, arguments):
+    "In the forked process: be the leader of a group of its own, write into a file, and run the script."
+    os.setsid()
+    os.chdir(folder)
+    null, out = os.open(os.devnull, os.O_RDONLY), os.open(out, os.O_WRONLY)
+    for target, source in enumerate([null, out, out]): os.dup2(source, target)
+    sys.argv = [script, *arguments]
+    runpy.run_path(script, run_name="__main__")
+
+
+def run(folder, limit, script, *arguments):
+    "Run a Python script or installed command: its exit code (None if it had to be stopped), output, and seconds it took."
+    script, start = BIN / script if "/" not in str(script) else folder / script, time.monotonic()
+    with tempfile.NamedTemporaryFile("r", errors="replace") as out:  # no pipe: a stray grandchild would hold it open
+        process = WARM.Process(target=begin, args=(folder, out.name, str(script), [str(a) for a in arguments]))
+        process.start()
         running.add(process)
         try: code = wait(process, limit)
         finally:
-            if process.poll() is None: stop(process, signal.SIGABRT)  # faulthandler prints where it hung
+            if process.is_alive(): stop(process, signal.SIGABRT)  # faulthandler prints where it hung
             stop(process)
             running.discard(process)
-        out.seek(0)
         return code, out.read().replace(str(folder), "."), time.monotonic() - start
 
 
@@ -191,6 +202,8 @@ def main():
     with tempfile.TemporaryDirectory(prefix="vae_nb-") as folder, ThreadPoolExecutor(args.workers) as pool:
         copy = Path(folder).resolve() / ROOT.name
         copy_tree(copy)
+        os.environ.update(OMP_NUM_THREADS="1", PYTHONPATH=str(copy), PYTHONFAULTHANDLER="1", PYTHONDONTWRITEBYTECODE="1",
+                          PATH=f"{BIN}{os.pathsep}{os.environ['PATH']}")  # of the warm process and all that it forks
         notebooks = sorted(p for p in copy.glob("nbs/**/*.ipynb") if not re.search(r"/[._]", str(p.relative_to(copy))))
         if not notebooks: note([("notebooks", "failed", "there are none in nbs/")])
         for path in notebooks: note(rows_of(path.name, check_stored, copy, path))
@@ -198,7 +211,8 @@ def main():
         for name, script in {"README.md agrees with nbs/index.ipynb": ["tools/make_readme.py", "--check"],
                              "the address is that of settings.ini": ["tools/address.py", "--check"],
                              "every notebook becomes a page": ["tools/docs.py", "process"]}.items():
-            note([verdict(name, *run(copy, limit, sys.executable, *script))])
+            note([verdict(name, *run(copy, limit, *script))])
+        compileall.compile_dir(copy / "vae_nb", quiet=1)
         if args.long: os.environ.setdefault("VAE_NB_EXAMPLES", "300")  # of each property, and new ones
         flags, marks = ("slow data" + " gpu" * bool(shutil.which("nvidia-smi")), "") if args.long else ("", "not slow")
         try:

@@ -167,6 +167,6 @@ class BernoulliLikelihood(PixelHead):
         if not ((x >= 0) & (x <= 1)).all():
             raise InputError(f"x runs from {x.min():g} to {x.max():g}; a Bernoulli likelihood expects pixels in [0, 1]")
         if ((x > 0) & (x < 1)).any():
-            warnings.warn("Bernoulli likelihood on grey pixels: its log_prob is then an expected coin flip's, "
+            warnings.warn("Bernoulli likelihood on grey pixels: its log_prob is then an average over coin flips, "
                           "not a density of the grey values. Binarise the data (binarize='static' or 'dynamic'), "
                           "or take a Gaussian likelihood.", stacklevel=2)

@@ -38,6 +38,7 @@ def check_events(model: VAE,      # whose likelihood says which values a pixel c
 # %% ../../nbs/evaluation/01_importance.ipynb #444fb612
 PIECE = 1_600_000 # raw numbers that go through the decoder at a time on a CPU; a GPU takes 32 times as many
 IMAGES = 64 # encoded at a time, more where k is small
+FEWEST = 16 # samples, below which no standard error is believed
 BELIEVABLE = 100 # an effective sample size below this, and below half of k, carries no standard error
 
 # %% ../../nbs/evaluation/01_importance.ipynb #cd075ad6
@@ -45,7 +46,7 @@ def believed(size: torch.Tensor, # effective sample sizes, (B,)
              k: int,             # samples of which
              ) -> torch.Tensor:  # (B,), bool
     "Can an effective sample size carry an estimate and its standard error?"
-    return size >= min(BELIEVABLE, k / 2)
+    return (size >= min(BELIEVABLE, k / 2)) & (k >= FEWEST)
 
 # %% ../../nbs/evaluation/01_importance.ipynb #c9471527
 def _report(results: list[RunningWeights], k: int, dtype: torch.dtype) -> dict[str, torch.Tensor]:
@@ -57,9 +58,12 @@ def _report(results: list[RunningWeights], k: int, dtype: torch.dtype) -> dict[s
     found["believed"] = believed(found["effective_sample_size"], k)
     poor = (~found["believed"]).sum().item()
     if poor:
-        warnings.warn(f"log_likelihood: {poor} of {len(found['log_likelihood'])} images have an effective sample size "
-                      f"below {min(BELIEVABLE, k / 2):g} at k={k}, so their estimates are too low and their standard "
-                      "errors can't be believed. Take a larger k, or a posterior nearer to the truth.", stacklevel=3)
+        what = (f"k={k} is fewer than {FEWEST} samples" if k < FEWEST else
+                f"{poor} of {len(found['log_likelihood'])} images have an effective sample size "
+                f"below {min(BELIEVABLE, k / 2):g} at k={k}")
+        warnings.warn(f"log_likelihood: {what}, so their estimates are too low on average, "
+                      "and their standard errors can't be believed. "
+                      "Take a larger k, or a posterior nearer to the truth.", stacklevel=3)
     return found
 
 # %% ../../nbs/evaluation/01_importance.ipynb #14914f2d

@@ -75,7 +75,7 @@ def fit(model: VAE,            # trained in place
         progress: Progress = True, # show a bar, or "lines": a line for each epoch, as where there is no terminal
         ) -> History:          # one dict per epoch: epoch, step, lr, and numbers named train_… and valid_…
     """Maximise an objective over the images; report, validate and stop on the true ELBO. Ctrl-C ends the training.
-    An argument that can't be right raises an InputError (a ValueError), a loss that isn't finite FloatingPointError.
+    An argument that can't be right raises an InputError (a ValueError); a loss that isn't finite, a FloatingPointError.
     Several calls at once in threads share torch's generator, so a seed fixes nothing; give each its own process."""
     given = dict(locals())
     check_model(model)
