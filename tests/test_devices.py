@@ -308,7 +308,7 @@ def test_only_the_main_process_writes_and_warns(pair):
 def test_what_breaks_in_one_ends_both(pair, folder):
     assert pair[0]["nan"] == pair[1]["nan"] and pair[0]["step"] == pair[1]["step"]
     kind, message = pair[0]["nan"]
-    assert kind == "FloatingPointError" and "in epoch 2 at step 7: not finite is the objective" in message
+    assert kind == "FloatingPointError" and "in epoch 2 at step 7: the first value that is not finite is the objective" in message
     assert "on device 1" in message and "The checkpoint of epoch 1 is in" in message
     assert pair[0]["step"][0] == "FloatingPointError"
     assert len((folder / "nan" / "history.csv").read_text().splitlines()) == 2

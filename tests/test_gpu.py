@@ -192,7 +192,7 @@ def test_random_state_is_left_alone():
 
 
 def test_what_breaks_is_named():
-    with pytest.raises(FloatingPointError, match="not finite is"): trained(lr=1e30, schedule="constant")
+    with pytest.raises(FloatingPointError, match="first value that is not finite"): trained(lr=1e30, schedule="constant")
 
 
 # ---- evaluation ----

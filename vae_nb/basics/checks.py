@@ -118,7 +118,8 @@ def check_positive(argument: str, # name of the argument, for the message
     try: number = float(value) if isinstance(value, SupportsFloat) and not isinstance(value, bool) else None
     except (TypeError, ValueError, OverflowError, RuntimeError): number = None
     if number is None: raise InputTypeError(refusal(argument, value, "a number above 0"))
-    if not 0 < number < float("inf"): raise InputError(refusal(argument, value, "a number above 0"))
+    if number == float("inf"): raise InputError(refusal(argument, value, "a finite number"))
+    if not number > 0: raise InputError(refusal(argument, value, "a number above 0"))
     return number
 
 # %% ../../nbs/basics/00_checks.ipynb #a1c0ffe4

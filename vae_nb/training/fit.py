@@ -237,7 +237,7 @@ def make_objective(objective: Objective = "elbo",  # a key of `OBJECTIVES`, or a
         return f if callable(kl_weight) else partial(f, kl_weight=check_weight("kl_weight", kl_weight))
     if kl_weight != 1:
         given = "a schedule" if callable(kl_weight) else repr(kl_weight)
-        raise InputError(f"kl_weight={given}: the objective {name!r} has no KL weight that is left open; expected 1")
+        raise InputError(f"kl_weight={given}: the objective {name!r} can't take another KL weight; expected 1")
     return f
 
 # %% ../../nbs/training/08_fit.ipynb #b5557c0f
@@ -479,7 +479,7 @@ def stop(run: Run,
     kept = "" if run.epoch else "No epoch was completed."
     if run.out and run.epoch: kept = f"The checkpoint of epoch {run.epoch} is in {str(run.out)!r}."
     raise FloatingPointError(f"training stopped in epoch {run.epoch + 1} at step {number}: "
-                             f"not finite is {what}. {kept}".rstrip())
+                             f"the first value that is not finite is {what}. {kept}".rstrip())
 
 # %% ../../nbs/training/08_fit.ipynb #5a11e7c1
 def warn_of_collapse(model: VAE, # trained

@@ -85,7 +85,7 @@ ESTIMATORS: dict[str, Callable[[int, int, torch.Tensor], torch.Tensor]] = { # fr
 
 def log_aggregate(terms: Terms,                        # one pass of a batch of B images
                   n_images: int,                       # N: images in the data set, at least the batch
-                  estimator: Estimator = "stratified", # or "weighted"
+                  estimator: Estimator = "stratified", # of the aggregate posterior, or "weighted"
                   ) -> tuple[torch.Tensor, torch.Tensor]: # log q(z) (k, B), and log q(z_d) (k, B, L), nats
     "Estimates of the aggregate posterior's log-density at the samples, jointly and for each latent (Chen et al. 2018)."
     _needs_two(terms, "the aggregate posterior")
@@ -100,7 +100,7 @@ def log_aggregate(terms: Terms,                        # one pass of a batch of 
 # %% ../../nbs/training/02_regularisers.ipynb #64514639
 def kl_decomposition(terms: Terms,                        # one pass of a batch of B images, at least 2
                      n_images: int,                       # N: images in the data set
-                     estimator: Estimator = "stratified", # or "weighted"
+                     estimator: Estimator = "stratified", # of the aggregate posterior, or "weighted"
                      ) -> dict[str, torch.Tensor]: # three (B,) tensors in nats, which add up to an estimate of the KL
     """Mutual information, total correlation and dimension-wise KL, estimated from a batch (Chen et al. 2018).
 
@@ -117,7 +117,7 @@ def tc_vae(terms: Terms,            # one pass of a batch of B images, at least 
            n_images: int,           # N: images in the data set; `fit` fills it in
            tc_weight: float = 6.0,  # of the total correlation; 1 is the ELBO
            kl_weight: float = 1.0,  # of the whole KL
-           estimator: Estimator = "stratified", # or "weighted"
+           estimator: Estimator = "stratified", # of the aggregate posterior, or "weighted"
            ) -> torch.Tensor:       # (B,), nats
     """The ELBO with its own weight on the total correlation, (B,), nats, to be maximised (β-TC-VAE, Chen et al. 2018).
 
