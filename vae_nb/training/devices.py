@@ -112,6 +112,9 @@ def ctrl_c_comes_after() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
         if pressed: signal.raise_signal(signal.SIGINT)
 
+# %% ../../nbs/training/06_devices.ipynb #80a62d14
+ONE_TRAINING = threading.RLock() # of this process at a time
+
 # %% ../../nbs/training/06_devices.ipynb #d33b5130
 @contextmanager
 def accelerate_set_aside() -> Iterator[None]:

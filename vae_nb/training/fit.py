@@ -31,7 +31,7 @@ from ..distributions.beta_nll import beta_score, check_beta
 from ..models.vae import VAE, check_images_for, check_model, check_rebuildable, evaluating
 from .acceleration import (PRECISIONS, CompileMode, Precision, Step, accelerated, compile_mode,
                                           network_dtype)
-from .devices import (CtrlC, Share, any_process, ctrl_c_waits, main_first, only_main_warns,
+from .devices import (ONE_TRAINING, CtrlC, Share, any_process, ctrl_c_waits, main_first, only_main_warns,
                                      own_accelerator, own_share, processes, sum_over_processes, tracked)
 from .gradient_estimators import elbo_stl, iwae_dreg, iwae_stl
 from .objectives import REPORTED, elbo, elbo_parts, iwae, measure, metrics_of
@@ -76,12 +76,12 @@ def fit(model: VAE,            # trained in place
         ) -> History:          # one dict per epoch: epoch, step, lr, and numbers named train_… and valid_…
     """Maximise an objective over the images; report, validate and stop on the true ELBO. Ctrl-C ends the training.
     An argument that can't be right raises an InputError (a ValueError); a loss that isn't finite, a FloatingPointError.
-    Several calls at once in threads share torch's generator, so a seed fixes nothing; give each its own process."""
+    Calls in several threads train one after the other, since torch's random numbers belong to the process."""
     given = dict(locals())
     check_model(model)
     with ExitStack() as stack:  # what is entered here ends with the training, also after an error
         stack.callback(model.to, next((p.device for p in model.parameters()), "cpu"))  # back to where it was
-        stack.enter_context(only_main_warns())
+        stack.enter_context(only_main_warns()); stack.enter_context(ONE_TRAINING)
         data = main_first(lambda: as_data(data, seed=seed))
         kl = kl_schedule(kl_weight)  # a number, or a function of t, the share of the training that is done
         maximised = make_objective(objective, kl, beta_nll, len(data.train))
@@ -133,6 +133,7 @@ def fit(model: VAE,            # trained in place
                 row |= validate(run, data, device, row["step"])
                 run.complete(row)  # history, best weights, checkpoint
                 accelerator.log(row, step=row["step"])
+                if accelerator.is_main_process: log_reconstructions(accelerator, run, data, row["step"])
                 print_epoch(row, s["epochs"], progress)
         except KeyboardInterrupt: run.stop_early(bar.write)
     run.finish()
@@ -306,6 +307,26 @@ def hyper_parameters(given: dict, # the arguments of `fit`
     others = {name: given[name] for name in ("patience", "compile", "checkpoint_activations")}
     return {plain(name): value for name, value in s.items()} | others | {"data": data.name} | {
         f"version_{name}": version for name, version in versions().items()}
+
+# %% ../../nbs/training/08_fit.ipynb #4a7ac8a1
+def log_reconstructions(accelerator: "Accelerator", # with trackers or without
+                        run: Run, data: Data,
+                        step: int,                  # that the trackers note
+                        ) -> None:
+    "Trackers that take pictures get one after epochs 1, 2, 4, 8, … and the last: eight images, their means, and 2σ."
+    trackers = [t for t in accelerator.trackers if hasattr(t, "log_images")]
+    if not trackers or run.epoch & (run.epoch - 1) and not run.done: return
+    split = "valid" if len(data.valid) else "train"
+    with evaluating(run.model):
+        x = next(data.batches(split, min(8, len(data[split])), shuffle=False))
+        p = moments_of(run.model.reconstruct(x))
+        rows = torch.stack([x, p.mean, 2 * p.stddev]).clamp(0, 1)  # (3, 8, C, H, W)
+    if rows.shape[2] not in (1, 3): rows = rows.mean(2, keepdim=True)
+    picture = (255 * rows.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)).round().byte()  # (3H, 8W, C)
+    for tracker in trackers:
+        order = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+        tracker.log_images({"x, mean and 2 sigma of p(x|z)": picture[None].numpy(force=True)}, step=step, **order)
+
 
 # %% ../../nbs/training/08_fit.ipynb #4a7ac896
 def check_run(given: dict, # the arguments of `fit`
