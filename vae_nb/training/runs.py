@@ -89,9 +89,16 @@ def data_differences(started: Mapping, # the `digest` of a run's data
     return "; ".join(found)
 
 
+def warn_of_changing(started: Mapping, now: Mapping, folder: str | Path) -> None:
+    "Images that differ each time that they are read have no digest, so they can't be compared."
+    if None in (*started["content"].values(), *now["content"].values()):
+        warnings.warn(f"data: images of {now['name']!r} are not the same when they are read again, so it can't be told "
+                      f"whether they are those of the run in {str(folder)!r}", stacklevel=2)
+
+
 def refuse_other_data(started: Mapping, now: Mapping, folder: str | Path) -> None:
     "A run goes on with the images that it was started with; its test images play no part in training."
-    if not (what := data_differences(started, now, ("train", "valid"))): return
+    if not (what := data_differences(started, now, ("train", "valid"))): return warn_of_changing(started, now, folder)
     raise InputError(f"data: the run in {str(folder)!r} was started with other images ({what}); resume it with those, or "
                      "choose another folder")
 
@@ -537,18 +544,14 @@ def run_folder(out: str | Path | None, # folder, or None
     return folder
 
 # %% ../../nbs/training/07_runs.ipynb #07da7a09
-def check_run_data(data: Data,       # loaded with the options of a run
-                   record: dict,     # of the run, see `read_record`
-                   options: Mapping, # of `load_data`, as far as they were given anew
-                   run: str | Path,  # folder
-                   ) -> Data:        # the same
+def check_run_data(data: Data,      # loaded with the options of a run
+                   record: dict,    # of the run, see `read_record`
+                   run: str | Path, # folder
+                   ) -> None:
     "Compare data with those that a run was trained on: say what has changed, or refuse what can't be meant."
     started, was = record.get("data"), record["load_data"]
-    changed = [name for name, value in options.items() if was.get(name) != value and name not in ("root", "progress")]
-    if moved := [f"{name}={options[name]!r}" for name in changed if name in ("seed", "valid", "test")]:
-        warnings.warn(f"{', '.join(moved)}: the run in {str(run)!r} was trained with other splits, so images that it was "
-                      f"trained on may be among the {', '.join(name for name in SPLITS if name != 'train')} images", stacklevel=3)
-    if started is None or changed or not (what := data_differences(started, data.digest)): return data
+    if started is None: return
+    if not (what := data_differences(started, data.digest)): return warn_of_changing(started, data.digest, run)
     name = was["source"]
     if not Path(name).is_dir():
         raise InputError(f"the data {name!r} are not those that the run in {str(run)!r} was trained on ({what}); "
@@ -557,8 +560,23 @@ def check_run_data(data: Data,       # loaded with the options of a run
     honest = "no other image has moved" if not counts else (
         f"with {' and '.join(counts)} another image may have moved for each that came or went; with fractions none would")
     warnings.warn(f"the images in {name!r} have changed since the run in {str(run)!r} was trained: {what}. Splits go by "
-                  f"content, so {honest}", stacklevel=3)
-    return data
+                  f"content, so {honest}", stacklevel=4)
+
+
+def recorded_data(record: dict,     # of the run, see `read_record`
+                  options: Mapping, # of `load_data`, as far as they were given anew
+                  run: str | Path,  # folder
+                  ) -> Data:
+    "What a run was trained on, compared with what it was then; where options are given anew, what they make of it."
+    was, same = record["load_data"], {name: options[name] for name in ("root", "progress") if name in options}
+    changed = [name for name, value in options.items() if was.get(name) != value and name not in same]
+    data = load_data(**{**was, **same})
+    check_run_data(data, record, run)
+    if not changed: return data
+    if moved := [f"{name}={options[name]!r}" for name in changed if name in ("seed", "valid", "test")]:
+        warnings.warn(f"{', '.join(moved)}: the run in {str(run)!r} was trained with other splits, so images that it was "
+                      f"trained on may be among the {', '.join(name for name in SPLITS if name != 'train')} images", stacklevel=3)
+    return load_data(**{**was, **options})
 
 # %% ../../nbs/training/07_runs.ipynb #4132f29b
 def resumed_options(out: Path,     # folder of the run
@@ -584,4 +602,4 @@ def run_data(run: str | Path, # folder
     if "source" in options: return load_data(**options)
     record = read_record(run)
     if not record: raise InputError(f"{str(Path(run) / 'run.json')!r} is missing, so the data must be given: --data")
-    return check_run_data(load_data(**{**record["load_data"], **options}), record, options, run)
+    return recorded_data(record, options, run)
