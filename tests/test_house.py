@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE, NOTEBOOKS = ROOT / "vae_nb", ROOT / "nbs"
 
 # The order of the layers: nothing imports from a later room, and inside a room nothing from a later number.
-ROOMS = ("basics", "core", "data", "networks", "distributions", "models", "training", "generation", "evaluation", "explore",
-         "cli")
+ROOMS = ("basics", "core", "data", "networks", "distributions", "models", "training", "generation", "evaluation", "apply",
+         "explore", "cli")
 
 
 def notebook_modules():

@@ -10,7 +10,7 @@ import pytest
 
 PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
 TOOLS = ("nbdev", "execnb", "ghapi", "fastgit", "ipykernel", "jupyter_client", "jupyter_core", "jupyterlab",
-         "jupytext", "nbconvert", "nbformat", "sklearn", "pytest", "setuptools")
+         "jupytext", "nbconvert", "nbformat", "pytest", "setuptools")
 
 WITHOUT_TOOLS = f"""
 import sys

@@ -108,6 +108,10 @@ from .evaluation.latents import (
 )
 from .evaluation.reports import compare as compare, report as report
 
+# apply: what one does with a trained model
+from .apply.encoding import encode_all as encode_all
+from .apply.estimator import VAETransformer as VAETransformer
+
 # explore: widgets, and a page for the browser
 from .explore.sliders import LatentExplorer as LatentExplorer
 from .explore.walks import InterpolationPlayer as InterpolationPlayer, TraversalExplorer as TraversalExplorer

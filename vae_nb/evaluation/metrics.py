@@ -21,15 +21,19 @@ from ..training.objectives import measure
 ImageData = Data | str | Path | torch.Tensor | np.ndarray # what the functions of this folder take as images
 
 
+def is_known(data: ImageData) -> bool:
+    "Has it splits of its own? Images of your own have none, and are taken whole."
+    return isinstance(data, Data) or isinstance(data, str) and data in ("mnist-10k", *TORCHVISION)
+
+
 def split_for(model: VAE,      # for its image shape and its likelihood
               data: ImageData, # what `load_data` gives, a known set's name, or images of your own, taken whole
               split: Split,    # not used for images of your own
               ) -> tuple[Data, Split]: # the data, and the name of the split that holds the images
     "The data behind any way of giving images; an InputError where the model can't measure them."
-    known = isinstance(data, Data) or isinstance(data, str) and data in ("mnist-10k", *TORCHVISION)
     lookup("split", split, SPLITS)
     check_model(model)
-    if not known: data, split = as_data(data, valid=0, test=0), "train"
+    if not is_known(data): data, split = as_data(data, valid=0, test=0), "train"
     data = as_data(data)
     if data.image_shape != model.image_shape:
         raise InputError(f"data has images of shape {data.image_shape}; the model expects {model.image_shape}")
