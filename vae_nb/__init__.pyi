@@ -111,6 +111,7 @@ from .evaluation.reports import compare as compare, report as report
 # apply: what one does with a trained model
 from .apply.encoding import encode_all as encode_all
 from .apply.estimator import VAETransformer as VAETransformer
+from .apply.export import export_model as export_model
 
 # explore: widgets, and a page for the browser
 from .explore.sliders import LatentExplorer as LatentExplorer

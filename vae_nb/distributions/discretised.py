@@ -62,9 +62,11 @@ class GreyLevels(Distribution):
 
     @lazy_property
     def _moments(self) -> torch.Tensor: # (2, *batch): mean and variance
-        size = PIECES.get(self.loc.device.type, 2 ** 16)
-        pieces = zip(self.loc.flatten().split(size), self.scale.flatten().split(size))
-        return torch.cat([_cut_moments(*piece) for piece in pieces], 1).unflatten(1, self.loc.shape)
+        loc, scale = self.loc.flatten(), self.scale.flatten()
+        size = PIECES.get(loc.device.type, 2 ** 16)
+        if torch.compiler.is_compiling(): found = _cut_moments(loc, scale)  # one program needs no pieces
+        else: found = torch.cat([_cut_moments(*piece) for piece in zip(loc.split(size), scale.split(size))], 1)
+        return found.unflatten(1, self.loc.shape)
 
     def expand(self, batch_shape: Iterable[int], _instance: None = None) -> "GreyLevels":
         shape = torch.Size(batch_shape)
