@@ -290,14 +290,15 @@ def _claim(lock: Path, text: str) -> bool:
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         mine.write_text(text, encoding="utf-8")
+        try: os.link(mine, lock)
+        except FileNotFoundError: return False  # another training has just cleaned up
+        except OSError:  # there is one, or the disk has no links
+            if lock.exists(): return False
+            mine.replace(lock)
+        return True
     except OSError as e: raise InputError(f"folder={str(lock.parent)!r} can't be written: {e.strerror}") from None
-    try: os.link(mine, lock)
-    except FileNotFoundError: return False  # another training has just cleaned up
-    except OSError:  # there is one, or the disk has no links
-        if lock.exists(): return False
-        mine.replace(lock)
-    finally: mine.unlink(missing_ok=True)
-    return True
+    finally:
+        with suppress(OSError): mine.unlink()
 
 
 def check_unlocked(out: Path, # folder of a run
