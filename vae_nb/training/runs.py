@@ -25,7 +25,7 @@ import pandas
 import torch
 
 from .. import __version__
-from ..basics.checks import InputError
+from ..basics.checks import InputError, check_path
 from ..data.splits import SPLITS, Data
 from ..data.loading import load_data
 from ..models.tensor_files import digest, load_tensors, load_weights, replace_file, save_tensors
@@ -50,7 +50,7 @@ class History(list[dict[str, float]]):
              path: str | Path, # .csv; its folder is made
              ) -> None:
         "Write the table as CSV, whole or not at all."
-        replace_file(Path(path), lambda temporary: self.table().to_csv(temporary, index=False))
+        replace_file(check_path("path", path), lambda temporary: self.table().to_csv(temporary, index=False))
 
     def __repr__(self) -> str:
         return self.table().to_string(index=False, float_format="{:.4g}".format) if self else "History()"
@@ -489,7 +489,7 @@ def _record_digest(record: dict) -> str:
 def read_record(run: str | Path, # folder
                 ) -> dict:       # what `run_record` had written; {} if there is nothing
     "What `run.json` says; of a run that was killed in its first epoch, too."
-    places = (Path(run, part, "run.json") for part in (WHOLE, "", STAGED))
+    places = (check_path("run", run) / part / "run.json" for part in (WHOLE, "", STAGED))
     path = next((path for path in places if path.is_file()), None)
     if path is None: return {}
     try: record = json.loads(path.read_text(encoding="utf-8"))
@@ -528,7 +528,7 @@ def run_folder(out: str | Path | None, # folder, or None
     base = Path("runs", Path(source).absolute().name)
     name = lambda i: base.with_name(f"{base.name}-{i}") if i > 1 else base
     last = sum(1 for _ in takewhile(is_taken, map(name, count(1)))) if out is None else 0
-    folder = name((last or 1) if resume or overwrite else last + 1) if out is None else Path(out).expanduser()
+    folder = name((last or 1) if resume or overwrite else last + 1) if out is None else check_path("out", out)
     check_unlocked(folder)
     if resume and not (folder / "last.safetensors").exists() and not read_record(folder):
         raise InputError(f"out={str(folder)!r} holds no run that could go on; expected the folder of a run, or no --resume")
