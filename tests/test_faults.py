@@ -253,12 +253,10 @@ def test_odd_names(name, tmp_path, monkeypatch, capsys):
     model = v.VAE.load(name)
     model.save(f"{name}/{name}")
     assert v.VAE.load(Path(name, name)).latent_dim == 2
-    v.image_grid(X[:4], save=Path(name, f"{name[:190]}.png"))
-    assert files(tmp_path) == [name]
     word = f"./{name}"  # as a shell needs it too
-    main(["sample", word, f"--out={word}/samples.png", f"--npz={word}/samples.npz"])
+    main(["sample", word, f"--out={word}/{name[:190]}.png", f"--npz={word}/samples.npz"])
     assert files(tmp_path) == [name]
-    assert set(files(Path(name))) > {"samples.png", "samples.npz", f"{name[:190]}.png", name}
+    assert set(files(Path(name))) > {"samples.npz", f"{name[:190]}.png", name}
 
 
 @pytest.mark.slow

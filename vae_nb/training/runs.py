@@ -219,17 +219,27 @@ def save_checkpoint(path: Path,                       # last.safetensors
                                                         "best": history.best})})
 
 # %% ../../nbs/training/07_runs.ipynb #503d648c
+def _is_history(rows: object) -> bool:
+    "Are these the epochs from the first on, with a number under each name?"
+    return isinstance(rows, list) and all(isinstance(row, dict) and row.get("epoch") == i and all(
+        isinstance(value, (int, float)) for value in row.values()) for i, row in enumerate(rows, 1))
+
+
 def read_checkpoint(path: Path # last.safetensors
                     ) -> tuple[dict[str, torch.Tensor], dict]: # tensors by name; settings and history
     "What `save_checkpoint` wrote, or an error that says what is wrong with the file."
     tensors, metadata = load_tensors(path)
     try: state = json.loads(metadata["state"])
     except (KeyError, ValueError, RecursionError): raise InputError(f"{path} is no checkpoint of fit") from None
+    if not isinstance(state, dict): raise InputError(f"{path} is no checkpoint of fit")
     if missing := [name for name in ("settings", "history") if name not in state]:
         raise InputError(f"{path} is no checkpoint of fit: {', '.join(missing)} is missing in its state")
+    settings, best, history = (state.get(name, "") for name in ("settings", "best", "history"))
+    if not isinstance(settings, dict) or not isinstance(best, str) or not _is_history(history):
+        raise InputError(f"{path} is no checkpoint of fit: its state holds other things than settings and epochs")
     return tensors, state
 
-
+# %% ../../nbs/training/07_runs.ipynb #503d648d
 def load_checkpoint(path: Path,                       # last.safetensors
                     model: VAE,                       # gets the weights
                     optimizer: torch.optim.Optimizer, # gets the moments
@@ -237,21 +247,24 @@ def load_checkpoint(path: Path,                       # last.safetensors
                     ) -> History:                     # so far
     "Put weights and optimizer back, if the settings are those of the checkpoint; else nothing is changed."
     tensors, state = read_checkpoint(path)
-    check_resume(state["settings"], settings, path.parent, complete=True)
+    try: check_resume(state["settings"], settings, path.parent, complete=True)
+    except InputError: raise
+    except Exception: raise InputError(f"{path} is no checkpoint of fit: its settings are of another kind") from None
     history = History(state["history"])
     history.best = state.get("best", "")
     check_best(path.parent, history)
     part = lambda prefix: {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-    load_weights(model, part("model."), path)
-    slots: dict[int, dict[str, torch.Tensor]] = {}
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    slots: list[dict[str, torch.Tensor]] = [{} for _ in params]
     for name, t in part("optimizer.").items():
-        i, slot = name.split(".", 1)
-        slots.setdefault(int(i), {})[slot] = t
-    # moments are laid out in memory as the weights are
-    for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"]):
-        for name, t in slots.get(i, {}).items():
-            if t.shape == p.shape: slots[i][name] = torch.empty_like(p).copy_(t)
-    optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+        i, _, slot = name.partition(".")
+        if not i.isdecimal() or int(i) >= len(slots):
+            raise InputError(f"{path} is no checkpoint of fit: optimizer.{name} belongs to no weight")
+        # moments are laid out in memory as the weights are
+        slots[int(i)][slot] = torch.empty_like(params[int(i)]).copy_(t) if t.shape == params[int(i)].shape else t
+    load_weights(model, part("model."), path)
+    state = {i: own for i, own in enumerate(slots) if own}
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return history
 
 # %% ../../nbs/training/07_runs.ipynb #5c0ac002
