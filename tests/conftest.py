@@ -1,8 +1,11 @@
 """What all tests share. They run as notebooks do not: from outside, in other folders and other processes."""
+import json
 import os
+import platform
 import shutil
 import signal
 from configparser import ConfigParser
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -47,3 +50,22 @@ def artefacts(tmp_path_factory):
     folder = Path(os.environ.get("VAE_NB_ARTEFACTS") or tmp_path_factory.mktemp("artefacts"))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def pytest_runtest_logreport(report):
+    """What a long proof counts, with `record_property`, is kept in the file that VAE_NB_PROOFS names, as `make test-long` does:
+    by test, with date, versions and seconds; short tests are left out."""
+    path = os.environ.get("VAE_NB_PROOFS")
+    if not path or report.when != "call" or not report.passed or not report.user_properties or "slow" not in report.keywords: return
+    import torch
+    versions = {"torch": torch.__version__, "python": platform.python_version()}
+    with open(path, "a+", encoding="utf-8") as file:
+        if os.name == "posix":  # two test files may come to their ends at once
+            import fcntl
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        proofs = json.loads(file.read() or "{}")
+        name = report.nodeid.removeprefix("tests/").encode("unicode_escape").decode()
+        proofs[name] = {"date": str(date.today()), "versions": versions, "seconds": round(report.duration), **dict(report.user_properties)}
+        file.truncate(0)
+        file.write(json.dumps(dict(sorted(proofs.items())), indent=1, ensure_ascii=False) + "\n")

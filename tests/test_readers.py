@@ -2,6 +2,9 @@
 import io
 import json
 import os
+import random
+import resource
+import time
 import warnings
 
 import numpy as np
@@ -14,7 +17,9 @@ from PIL import Image
 import vae_nb as v
 from vae_nb.basics.checks import InputError, InputTypeError
 from vae_nb.data.image_files import picture_tensor, read_image
-from vae_nb.models.tensor_files import load_tensors, save_tensors
+from vae_nb.models.tensor_files import digest, load_tensors, save_tensors
+from vae_nb.training.optimisers import make_optimizer
+from vae_nb.training.runs import load_checkpoint, read_checkpoint
 
 COUNT = int(os.environ.get("VAE_NB_EXAMPLES", 0))
 some = settings(max_examples=COUNT or 60, deadline=None, derandomize=not COUNT, database=None,
@@ -106,3 +111,118 @@ def test_damaged_pictures(form, damages):
     try: found = picture_tensor(read_image(io.BytesIO(damaged(picture(form), damages)), name="x"))
     except OURS: return
     assert found.dtype == torch.uint8 and found.ndim == 3 and found.numel()
+
+
+# fuzzing: ten minutes for each reader in `make test-long`, one second otherwise
+
+SECONDS = float(os.environ.get("VAE_NB_FUZZ", 600))
+WORTHY = [b"0", b"-1", b"1e999", b"NaN", b"null", b"[]", b"{}", b"99999999999999999999", b"\xff\xff\xff\x7f", b"\xff" * 8, b"\0" * 8, b'"']
+
+
+def mutated(data, others, draw):
+    "Bytes with a few changes of many kinds: bits, bytes, pieces moved, doubled, lost, or taken from another file."
+    data = bytearray(data)
+    for _ in range(draw.choice((1, 1, 1, 2, 4, 16))):
+        i, n = draw.randrange(len(data) + 1), min(draw.choice((1, 2, 4, 8, 64, 1000)), len(data))
+        if draw.random() < 0.5: i %= min(len(data), 600) + 1  # headers
+        j, other = draw.randrange(len(data) + 1), draw.choice(others)
+        k = draw.randrange(len(other) + 1)
+        kind = draw.randrange(8)
+        if kind == 0 and i < len(data): data[i] ^= 1 << draw.randrange(8)
+        elif kind == 1: data[i:i + 1] = bytes([draw.randrange(256)])
+        elif kind == 2: del data[i:i + n]
+        elif kind == 3: data[i:i] = data[j:j + n]
+        elif kind == 4: data[i:i + n] = other[k:k + n]
+        elif kind == 5: word = draw.choice(WORTHY); data[i:i + draw.choice((0, 1, len(word)))] = word
+        elif kind == 6: data[i:i + n] = draw.randbytes(n)
+        elif draw.random() < 0.1: del data[i:]
+    return bytes(data)
+
+
+def mutated_json(value, draw):
+    "The same with some values exchanged for others, of any kind."
+    if draw.random() < 0.1:
+        return draw.choice((None, True, 0, -1, 1, 2, 7.5, 10 ** 9, 10 ** 30, 1e300, float("nan"), float("inf"), "", "mlp", "x" * 99, [], {},
+                            [1, 4, 4], [[]], [None], {"own": "X"}, {"": {}}, value, [value], {"a": value}))
+    if isinstance(value, dict):
+        return {key if draw.random() < 0.97 else draw.choice(("", "x", "epoch")): mutated_json(item, draw) for key, item in value.items()
+                if draw.random() < 0.97}
+    if isinstance(value, list): return [mutated_json(item, draw) for item in value for _ in range(draw.choice((0, *[1] * 20, 2)))]
+    return value
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    "A finished training: its folder, and what is needed to go on with it."
+    folder = tmp_path_factory.mktemp("run") / "run"
+    model, x = v.create_vae((1, 4, 4), 2, "mlp", "mlp", hidden=(4,)), torch.rand(20, 1, 4, 4)
+    v.fit(model, x, epochs=2, batch_size=8, out=folder, progress=False)
+    return folder, model, make_optimizer("adam", model, 1e-3)
+
+
+def fuzz_config(folder, draw, run):
+    files = {name: (run[0] / name).read_bytes() for name in ("config.json", "model.safetensors")}
+    if draw.random() < 0.5: files["config.json"] = mutated(files["config.json"], list(files.values()), draw)
+    else: files["config.json"] = json.dumps(mutated_json(json.loads(files["config.json"]), draw), indent=2).encode()
+    if draw.random() < 0.5:  # a stranger's, whose checksums are right
+        tensors, metadata = load_tensors(run[0] / "model.safetensors")
+        try: text = files["config.json"].decode().replace("\r\n", "\n").replace("\r", "\n")
+        except UnicodeDecodeError: text = ""
+        save_tensors(folder / "model.safetensors", tensors, metadata | {"config_sha256": digest(text.encode())})
+    else: (folder / "model.safetensors").write_bytes(files["model.safetensors"])
+    (folder / "config.json").write_bytes(files["config.json"])
+    model = v.VAE.load(folder)
+    assert sum(p.numel() for p in model.parameters()) < 10 ** 4
+
+
+def fuzz_checkpoint(folder, draw, run):
+    whole, model, optimizer = run
+    path, before = folder / "last.safetensors", {name: t.clone() for name, t in model.state_dict().items()}
+    if draw.random() < 0.5:
+        path.write_bytes(mutated((whole / "last.safetensors").read_bytes(), [(whole / "model.safetensors").read_bytes()], draw))
+        read_checkpoint(path)
+        raise AssertionError("changed bytes were read as if nothing were wrong") if path.read_bytes() != (
+            whole / "last.safetensors").read_bytes() else OURS[0]
+    tensors, metadata = load_tensors(whole / "last.safetensors")
+    settings = json.loads(metadata["state"])["settings"]
+    for name in list(tensors):  # a stranger's, whose checksum is right
+        if draw.random() < 0.02: tensors[name if draw.random() < 0.5 else f"optimizer.{draw.choice(('', '0', 'x.y', '99.z'))}"] = draw.choice((
+            torch.zeros(0), torch.zeros(3), torch.zeros(1, dtype=torch.int64), tensors[name].double(), tensors[name][None]))
+        elif draw.random() < 0.01: del tensors[name]
+    state = mutated_json(json.loads(metadata["state"]), draw)
+    text = json.dumps(state) if draw.random() < 0.9 else draw.choice(("[" * 10 ** 5, "", "nonsense"))
+    save_tensors(path, tensors, metadata | {"state": text})
+    (folder / "model.safetensors").write_bytes((whole / "model.safetensors").read_bytes())
+    try: load_checkpoint(path, model, optimizer, settings)
+    except OURS:
+        assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())  # all or nothing
+        raise
+    model.load_state_dict(before)
+
+
+PICTURES = {}
+
+
+def fuzz_images(folder, draw, run):
+    if not PICTURES: PICTURES.update({form: picture(form) for form in ("png", "jpeg", "gif", "webp", "tiff", "bmp", "ppm")})
+    form = draw.choice(list(PICTURES))
+    data = io.BytesIO(mutated(PICTURES[form], list(PICTURES.values()), draw))
+    found = picture_tensor(read_image(data, name="x"))
+    assert found.dtype == torch.uint8 and found.ndim == 3 and found.numel()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("seconds", [1, pytest.param(SECONDS, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("reader", [fuzz_config, fuzz_checkpoint, fuzz_images], ids=["config", "checkpoint", "images"])
+def test_fuzzing(reader, seconds, run, tmp_path, record_property):
+    "Nothing but our errors, and no more than a gigabyte of memory beyond what is there."
+    seed, counts, start = int(seconds), {"executions": 0, "refused": 0}, time.monotonic()
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    while time.monotonic() - start < seconds:
+        draw = random.Random(f"{seed} {counts['executions']}")
+        counts["executions"] += 1
+        try: reader(tmp_path, draw, run)
+        except OURS: counts["refused"] += 1
+        except BaseException as e: raise AssertionError(f"seed {seed} {counts['executions'] - 1}: {type(e).__name__}: {e}") from e
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 2 ** 20  # kilobytes
+    for name, n in counts.items(): record_property(name, n)

@@ -171,7 +171,7 @@ def test_every_moment_of_replacing(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("n", [300, pytest.param(2000, marks=pytest.mark.slow)])
-def test_damaged_files(tmp_path, capsys, n):
+def test_damaged_files(tmp_path, capsys, n, record_property):
     "No changed bit, no cut and no exchange in a file of a run goes unnoticed, and all are said in words."
     run, draw = tmp_path / "run", random.Random(n)
     small = SMALL.replace("--hidden 64", "--hidden 2")
@@ -198,6 +198,7 @@ def test_damaged_files(tmp_path, capsys, n):
         else: assert name == "run.json" and found[2] == record, (name, kind, i, j)  # the same in other letters
         (run / name).write_bytes(whole[name])
     assert opened()[2] == record
+    record_property("flips, cuts, swaps and exchanges", n)
 
 
 def test_what_can_not_go_on(tmp_path, capsys, monkeypatch):

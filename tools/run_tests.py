@@ -214,6 +214,7 @@ def main():
             note([verdict(name, *run(copy, limit, *script))])
         compileall.compile_dir(copy / "vae_nb", quiet=1)
         if args.long: os.environ.setdefault("VAE_NB_EXAMPLES", "300")  # of each property, and new ones
+        if args.long: os.environ.setdefault("VAE_NB_PROOFS", str(ROOT / "tests" / "proofs.json"))  # the counts of this run
         flags, marks = ("slow data" + " gpu" * bool(shutil.which("nvidia-smi")), "") if args.long else ("", "not slow")
         try:
             tests = sorted(copy.glob("tests/test_*.py"), key=lambda p: (p.stem not in LONGEST, p.stem))

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Literal, NoReturn, cast
 from fastcore.docments import docments
 
 from . import __version__
-from .basics.checks import InputError, MissingPackageError, check_count, check_positive, lookup
+from .basics.checks import InputError, MissingPackageError, check_count, check_path, check_positive, lookup
 
 if TYPE_CHECKING:
     from vae_nb.data.splits import Data
@@ -58,7 +58,7 @@ def with_full_paths(options: dict, # as typed
     "The same options, with the full paths of folders."
     def full(name, word):
         if name not in ("source", "test", "root") or not isinstance(word, str): return word
-        folder = Path(word).expanduser().absolute()
+        folder = check_path(name, word).absolute()
         return str(folder) if name == "root" or folder.is_dir() and word not in DATA_SETS else word
     return {name: full(name, word) for name, word in options.items()}
 
@@ -176,13 +176,13 @@ def evaluate(run: str,                # folder of a trained model
     from vae_nb.models.tensor_files import check_folder
     from vae_nb.training.objectives import METRICS
     from vae_nb.training.runs import load_run_model, run_data
-    if report: check_folder("out", Path(out or run))  # before all the work
+    folder = check_folder("out", out or run) if report else None  # before all the work
     model, data = load_run_model(run), run_data(run, options)
     if report: numbers = write_report(run, data, out, split, k, likelihood_k, n_images)["numbers"]
     else: numbers = measure(model, data, split, k)
     if json: return print(dumps({name: numbers[name] for name in METRICS if name in numbers}, indent=2))
     print_metrics(numbers, f"{run}: {len(data[split]):,} {split} images of {data.name}")
-    if report: print(f"\nThe report is in {Path(out or run) / 'report.html'}, its numbers in report.json.")
+    if folder: print(f"\nThe report is in {folder / 'report.html'}, its numbers in report.json.")
 
 # %% ../nbs/09_cli.ipynb #c0a9a7e1
 def compare(runs: list[str], # folders that hold a report.json, as `vae_nb evaluate` writes it
@@ -230,8 +230,8 @@ def figures(run: str,                # folder of a trained model
     from vae_nb.models.tensor_files import check_folder
     from vae_nb.training.runs import load_run_model, run_data
     lookup("format", format, dict.fromkeys(("png", "pdf", "svg")))
-    model, folder = load_run_model(run), check_folder("out", Path(out or Path(run) / "figures"))
-    draw_figures(model, run_data(run, options), Path(run), folder, format)
+    model, folder = load_run_model(run), check_folder("out", out or Path(run, "figures"))
+    draw_figures(model, run_data(run, options), check_path("run", run), folder, format)
 
 # %% ../nbs/09_cli.ipynb #3ecc2d1c
 def sample(run: str,                # folder of a trained model
@@ -247,19 +247,19 @@ def sample(run: str,                # folder of a trained model
     from vae_nb.models.tensor_files import check_folder, replace_file
     from vae_nb.models.vae import evaluating
     from vae_nb.training.runs import load_run_model
-    model, picture = load_run_model(run), Path(out or Path(run) / "figures" / "samples.png")
-    for name, path in dict(out=picture, npz=npz).items():
-        if path is not None: check_folder(name, Path(path).parent)
+    model, picture = load_run_model(run), out or Path(run, "figures", "samples.png")
+    files = {name: check_path(name, path) for name, path in dict(out=picture, npz=npz).items() if path is not None}
+    for name, path in files.items(): check_folder(name, path.parent)
     with evaluating(model, check_count("seed", seed, 0)):
         z = model.prior().sample((check_count("n", n),))  # (n, L)
         p = model.decode(z)
     image_grid(p.mean, save=picture)
-    print(picture)
+    print(files["out"])
     if npz is None: return
     arrays = {name: t.cpu().numpy() for name, t in dict(z=z, mean=p.mean, stddev=p.stddev).items()}
     def write(temporary):
         with open(temporary, "wb") as file: numpy.savez_compressed(file, **arrays)
-    replace_file(Path(npz), write)
+    replace_file(files["npz"], write)
     print(npz)
 
 # %% ../nbs/09_cli.ipynb #c8f5aeb5
@@ -320,7 +320,8 @@ def explore(run: str,             # folder of a trained model
     run_data(run, options)   # not in the page
     with tempfile.TemporaryDirectory(prefix="vae_nb-") as folder:
         notebook = Path(folder) / "explore.ipynb"
-        notebook.write_text(explore_notebook(Path(run).absolute(), with_full_paths(options)), encoding="utf-8")
+        text = explore_notebook(check_path("run", run).absolute(), with_full_paths(options))
+        notebook.write_text(text, encoding="utf-8")
         application, words = page_server(notebook)
         application.launch_instance([*words, f"--port={port}", *([] if browser else ["--no-browser"])])
 
@@ -390,8 +391,7 @@ def demo(*,
     "Train a VAE on real handwritten digits for a minute, and draw what it has learned."
     from vae_nb.models.tensor_files import check_folder
     from vae_nb.training.runs import holds_run, load_run_model, read_record
-    seconds, folder = check_positive("seconds", seconds), Path(out).expanduser()
-    check_folder("out", folder)
+    seconds, folder = check_positive("seconds", seconds), check_folder("out", out)
     if holds_run(folder) and read_record(folder).get("command") != "demo":
         raise InputError(f"out={str(folder)!r} holds a run that is no demo; expected another folder")
     training = dict(beta_nll=0.5, kl_weight=0.1, batch_size=64, lr=3e-3, seed=seed)

@@ -8,6 +8,7 @@ __all__ = ['InputError', 'InputTypeError', 'MissingPackageError']
 # %% ../../nbs/basics/00_checks.ipynb #931c99eb
 import difflib
 import operator
+import os
 import re
 import sys
 import warnings
@@ -137,10 +138,10 @@ def check_path(argument: str, # name of the argument, for the message
                value: object, # what the user gave
                expected: str = "the name of a file", # in words
                ) -> Path:     # not looked for
-    "The name of a file or folder as a Path; other types are refused, and names that no file has."
+    "A file or folder as a Path, `~` as the home folder; other types are refused, and names that no file has."
     if not isinstance(value, (str, PurePath)): raise InputTypeError(refusal(argument, value, expected))
     if not str(value) or "\0" in str(value): raise InputError(refusal(argument, value, expected))
-    return Path(value)
+    return Path(os.path.expanduser(value))  # Path.expanduser raises an error for a user who isn't there
 
 
 @contextmanager

@@ -45,7 +45,7 @@ def data_root(root: str | Path | None = None, # folder; None: the variable VAE_N
               ) -> Path:
     "The folder under which data sets are kept."
     from platformdirs import user_cache_path
-    return Path(root or os.environ.get("VAE_NB_DATA") or user_cache_path("vae_nb")).expanduser().absolute()
+    return check_path("root", root or os.environ.get("VAE_NB_DATA") or user_cache_path("vae_nb")).absolute()
 
 
 def torchvision_source(dataset: "VisionDataset",
@@ -139,7 +139,7 @@ def open_source(source: object,                  # a known name, a folder, a ten
         images = wrap_dataset(source, resize, argument)
         if images is None: images = array_source(source, resize, argument=argument, by_content=True)
         return "images", images, None
-    folder, known = Path(source).expanduser(), source in ("mnist-10k", *TORCHVISION)
+    folder, known = check_path(argument, source), source in ("mnist-10k", *TORCHVISION)
     if folder.is_dir() and not known:
         return folder.absolute().name, folder_source(folder, resize, progress, argument), None
     if not known and (folder.exists() or folder.name != str(source)):

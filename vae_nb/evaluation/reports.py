@@ -153,13 +153,13 @@ def report(model: VAE | str | Path,       # a VAE, or the folder of a run
     "Measure a model: ELBO, log p(x), calibration, latents, gaps; with a folder, write report.json and report.html."
     counts = dict(k=k, likelihood_k=likelihood_k, n_images=n_images, n_gap_images=n_gap_images, seed=seed)
     for name, count in counts.items(): check_count(name, count, int(name != "seed"))
-    if out is not None: check_folder("out", out)
+    if out is not None: out = check_folder("out", out)
     model, data, record, run = _opened(model, data)
     data, split = split_for(model, data, split)
     m = ReportInput(model, data, split, run=run, **counts)
     found = dict(name=run.name if run else "report", **describe_measurement(m), training=record.get("fit"), **measure_sections(m))
     found = json.loads(json.dumps(found), parse_constant=lambda _: None)  # NaN, as the error of a single image has it
-    out = run if out is None else Path(out)
+    out = out or run
     if out is None: return found
     page = _report_html(found, draw_sections(m, found))
     _write_text(out / "report.json", json.dumps(found, indent=2) + "\n")
@@ -173,7 +173,7 @@ def _opened(model: VAE | str | Path, data: ImageData | None,
         if data is None: raise InputError("data=None: a model by itself doesn't know what to be measured on")
         return model, data, {}, None
     if not isinstance(model, (str, Path)): check_model(model)
-    run = Path(model)
+    run = check_path("model", model)
     return load_run_model(run), run_data(run, {}) if data is None else data, read_record(run), run
 
 
@@ -221,12 +221,12 @@ def compare(runs: Sequence[str | Path | dict],  # folders with a report.json, or
     "Reports side by side, in groups: numbers of other images, or of another kind of likelihood, can't be compared."
     if isinstance(runs, (str, Path)) or not isinstance(runs, Sequence):
         raise InputTypeError(refusal("runs", runs, "a list of at least 2 folders, or of what report gave"))
-    if out is not None: check_folder("out", check_path("out", out, "the name of a page, .html").parent)
+    if out is not None: check_folder("out", (out := check_path("out", out, "the name of a page, .html")).parent)
     found = [_read_report(run, f"runs[{i}]") for i, run in enumerate(runs)]
     if len(found) < 2: raise InputError(f"runs: {len(found)} given; expected at least 2 reports to compare")
     groups: dict[str, list[dict]] = {}
     for one in found: groups.setdefault(_group_of(one), []).append(one)
-    if out is not None: _write_text(Path(out), _comparison_html(groups))
+    if out is not None: _write_text(out, _comparison_html(groups))
     return {name: pandas.DataFrame([_row(one) for one in several]).set_index("run").dropna(axis=1, how="all")
             for name, several in groups.items()}
 

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..basics.checks import InputError, InputTypeError, check_count, check_positive, hides_bar, lookup
+from ..basics.checks import InputError, check_count, check_path, check_positive, hides_bar, lookup
 from ..basics.numerics import seed_generators
 from ..core import INACTIVE_KL, Terms, kl_per_dimension, moments_of
 from ..data.splits import Data
@@ -79,6 +79,7 @@ def fit(model: VAE,            # trained in place
     """Maximise an objective over the images; report, validate and stop on the true ELBO. Ctrl-C ends the training.
     An argument that can't be right raises an InputError (a ValueError); a loss that isn't finite, a FloatingPointError.
     Calls in several threads train one after the other, since torch's random numbers belong to the process."""
+    if out is not None: out = check_path("out", out, "a folder")
     given = dict(locals())
     check_model(model)
     with ExitStack() as stack:  # what is entered here ends with the training, also after an error
@@ -340,8 +341,6 @@ def check_run(given: dict, # the arguments of `fit`
     if patience is not None: check_count("patience", patience)
     if given["resume"] and out is None: raise InputError("resume=True needs out, the folder of the run to go on with")
     if given["overwrite"] and out is None: raise InputError("overwrite=True needs out, the folder of the run to replace")
-    if out is not None and (not isinstance(out, (str, Path)) or not str(out)):
-        raise InputTypeError(f"out={out!r}: expected a folder")
     if out is not None: check_rebuildable(model)
     if data.image_shape != model.image_shape:
         raise InputError(f"data has images of shape {data.image_shape}; the model expects {model.image_shape}")

@@ -25,7 +25,7 @@ import pandas
 import torch
 
 from .. import __version__
-from ..basics.checks import InputError
+from ..basics.checks import InputError, check_path
 from ..data.splits import SPLITS, Data
 from ..data.loading import load_data
 from ..models.tensor_files import digest, load_tensors, load_weights, replace_file, save_tensors
@@ -50,7 +50,7 @@ class History(list[dict[str, float]]):
              path: str | Path, # .csv; its folder is made
              ) -> None:
         "Write the table as CSV, whole or not at all."
-        replace_file(Path(path), lambda temporary: self.table().to_csv(temporary, index=False))
+        replace_file(check_path("path", path), lambda temporary: self.table().to_csv(temporary, index=False))
 
     def __repr__(self) -> str:
         return self.table().to_string(index=False, float_format="{:.4g}".format) if self else "History()"
@@ -226,17 +226,27 @@ def save_checkpoint(path: Path,                       # last.safetensors
                                                         "best": history.best})})
 
 # %% ../../nbs/training/07_runs.ipynb #503d648c
+def _is_history(rows: object) -> bool:
+    "Are these the epochs from the first on, with a number under each name?"
+    return isinstance(rows, list) and all(isinstance(row, dict) and row.get("epoch") == i and all(
+        isinstance(value, (int, float)) for value in row.values()) for i, row in enumerate(rows, 1))
+
+
 def read_checkpoint(path: Path # last.safetensors
                     ) -> tuple[dict[str, torch.Tensor], dict]: # tensors by name; settings and history
     "What `save_checkpoint` wrote, or an error that says what is wrong with the file."
     tensors, metadata = load_tensors(path)
     try: state = json.loads(metadata["state"])
     except (KeyError, ValueError, RecursionError): raise InputError(f"{path} is no checkpoint of fit") from None
+    if not isinstance(state, dict): raise InputError(f"{path} is no checkpoint of fit")
     if missing := [name for name in ("settings", "history") if name not in state]:
         raise InputError(f"{path} is no checkpoint of fit: {', '.join(missing)} is missing in its state")
+    settings, best, history = (state.get(name, "") for name in ("settings", "best", "history"))
+    if not isinstance(settings, dict) or not isinstance(best, str) or not _is_history(history):
+        raise InputError(f"{path} is no checkpoint of fit: its state holds other things than settings and epochs")
     return tensors, state
 
-
+# %% ../../nbs/training/07_runs.ipynb #503d648d
 def load_checkpoint(path: Path,                       # last.safetensors
                     model: VAE,                       # gets the weights
                     optimizer: torch.optim.Optimizer, # gets the moments
@@ -244,21 +254,24 @@ def load_checkpoint(path: Path,                       # last.safetensors
                     ) -> History:                     # so far
     "Put weights and optimizer back, if the settings are those of the checkpoint; else nothing is changed."
     tensors, state = read_checkpoint(path)
-    check_resume(state["settings"], settings, path.parent, complete=True)
+    try: check_resume(state["settings"], settings, path.parent, complete=True)
+    except InputError: raise
+    except Exception: raise InputError(f"{path} is no checkpoint of fit: its settings are of another kind") from None
     history = History(state["history"])
     history.best = state.get("best", "")
     check_best(path.parent, history)
     part = lambda prefix: {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-    load_weights(model, part("model."), path)
-    slots: dict[int, dict[str, torch.Tensor]] = {}
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    slots: list[dict[str, torch.Tensor]] = [{} for _ in params]
     for name, t in part("optimizer.").items():
-        i, slot = name.split(".", 1)
-        slots.setdefault(int(i), {})[slot] = t
-    # moments are laid out in memory as the weights are
-    for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"]):
-        for name, t in slots.get(i, {}).items():
-            if t.shape == p.shape: slots[i][name] = torch.empty_like(p).copy_(t)
-    optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+        i, _, slot = name.partition(".")
+        if not i.isdecimal() or int(i) >= len(slots):
+            raise InputError(f"{path} is no checkpoint of fit: optimizer.{name} belongs to no weight")
+        # moments are laid out in memory as the weights are
+        slots[int(i)][slot] = torch.empty_like(params[int(i)]).copy_(t) if t.shape == params[int(i)].shape else t
+    load_weights(model, part("model."), path)
+    state = {i: own for i, own in enumerate(slots) if own}
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return history
 
 # %% ../../nbs/training/07_runs.ipynb #5c0ac002
@@ -297,14 +310,15 @@ def _claim(lock: Path, text: str) -> bool:
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         mine.write_text(text, encoding="utf-8")
+        try: os.link(mine, lock)
+        except FileNotFoundError: return False  # another training has just cleaned up
+        except OSError:  # there is one, or the disk has no links
+            if lock.exists(): return False
+            mine.replace(lock)
+        return True
     except OSError as e: raise InputError(f"folder={str(lock.parent)!r} can't be written: {e.strerror}") from None
-    try: os.link(mine, lock)
-    except FileNotFoundError: return False  # another training has just cleaned up
-    except OSError:  # there is one, or the disk has no links
-        if lock.exists(): return False
-        mine.replace(lock)
-    finally: mine.unlink(missing_ok=True)
-    return True
+    finally:
+        with suppress(OSError): mine.unlink()
 
 
 def check_unlocked(out: Path, # folder of a run
@@ -495,7 +509,7 @@ def _record_digest(record: dict) -> str:
 def read_record(run: str | Path, # folder
                 ) -> dict:       # what `run_record` had written; {} if there is nothing
     "What `run.json` says; of a run that was killed in its first epoch, too."
-    places = (Path(run, part, "run.json") for part in (WHOLE, "", STAGED))
+    places = (check_path("run", run) / part / "run.json" for part in (WHOLE, "", STAGED))
     path = next((path for path in places if path.is_file()), None)
     if path is None: return {}
     try: record = json.loads(path.read_text(encoding="utf-8"))
@@ -534,7 +548,7 @@ def run_folder(out: str | Path | None, # folder, or None
     base = Path("runs", Path(source).absolute().name)
     name = lambda i: base.with_name(f"{base.name}-{i}") if i > 1 else base
     last = sum(1 for _ in takewhile(is_taken, map(name, count(1)))) if out is None else 0
-    folder = name((last or 1) if resume or overwrite else last + 1) if out is None else Path(out).expanduser()
+    folder = name((last or 1) if resume or overwrite else last + 1) if out is None else check_path("out", out)
     check_unlocked(folder)
     if resume and not (folder / "last.safetensors").exists() and not read_record(folder):
         raise InputError(f"out={str(folder)!r} holds no run that could go on; expected the folder of a run, or no --resume")
