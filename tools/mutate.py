@@ -35,7 +35,7 @@ MODULES = { # notebook without its ending: tests beside its own cells
     "distributions/03_beta_nll": [],
     "training/00_objectives": ["test_properties.py::test_objectives"],
     "training/07_runs": [*(f"test_resume.py::{test}" for test in ("test_what_can_not_go_on", "test_damaged_files",
-                           "test_interrupted_in_the_first_epoch", "test_every_moment_of_replacing")),
+                           "test_interrupted_in_the_first_epoch")),
                          "test_data.py::test_resume_refuses_other_images"],
     "models/00_tensor_files": ["test_readers.py::test_damaged_tensors_are_never_other_tensors", "test_saved_models.py"],
     "data/02_splits": ["test_data.py"]}
