@@ -33,9 +33,10 @@ docs: $(stamp) ## build the site into _docs with Quarto
 preview: $(stamp) ## build the site without Quarto and show it in a browser
 	$(python) tools/docs.py preview
 
-readme: $(stamp) ## make README.md from nbs/index.ipynb, and write the address of settings.ini wherever it stands
+readme: $(stamp) ## make README.md from nbs/index.ipynb; write address and counts of proofs where they stand
 	$(python) tools/address.py
 	$(python) tools/make_readme.py
+	$(python) tools/proofs.py
 
 bench: $(stamp) ## images per second in training, beside other loops, pythae and the limits of the machine
 	$(python) benchmarks/throughput.py

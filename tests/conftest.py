@@ -53,10 +53,11 @@ def artefacts(tmp_path_factory):
 
 
 def pytest_runtest_logreport(report):
-    """What a long proof counts, with `record_property`, is kept in the file that VAE_NB_PROOFS names, as `make test-long` does:
-    by test, with date, versions and seconds; short tests are left out."""
+    """What a long proof counts, with `record_property`, is kept in the file that VAE_NB_PROOFS names, as `make test-long`
+    does: by test, with date, versions and seconds. Of a test with parameters only the slow ones are proofs."""
     path = os.environ.get("VAE_NB_PROOFS")
-    if not path or report.when != "call" or not report.passed or not report.user_properties or "slow" not in report.keywords: return
+    if not path or report.when != "call" or not report.passed or not report.user_properties: return
+    if "[" in report.nodeid and "slow" not in report.keywords: return
     import torch
     versions = {"torch": torch.__version__, "python": platform.python_version()}
     with open(path, "a+", encoding="utf-8") as file:
@@ -65,7 +66,7 @@ def pytest_runtest_logreport(report):
             fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
         proofs = json.loads(file.read() or "{}")
-        name = report.nodeid.removeprefix("tests/").encode("unicode_escape").decode()
-        proofs[name] = {"date": str(date.today()), "versions": versions, "seconds": round(report.duration), **dict(report.user_properties)}
+        proofs[report.nodeid.removeprefix("tests/")] = {
+            "date": str(date.today()), "versions": versions, "seconds": round(report.duration)} | dict(report.user_properties)
         file.truncate(0)
         file.write(json.dumps(dict(sorted(proofs.items())), indent=1, ensure_ascii=False) + "\n")

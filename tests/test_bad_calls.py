@@ -250,8 +250,9 @@ def test_python(name, tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
-def test_the_table_is_large_and_covers_what_is_public():
+def test_the_table_is_large_and_covers_what_is_public(record_property):
     "Functions whose arguments are given by `fit` at each step (objectives, annealing), and what draws on axes, are left out."
+    record_property("calls", len(EVERYTHING))
     assert len(EVERYTHING) > 1500 and len({row[:4:2] for row in EVERYTHING}) > 200
     from inspect import isfunction
     tried = {name.partition(" of ")[0].partition(".")[0] for name, *_ in EVERYTHING}
@@ -357,7 +358,8 @@ def test_command_line(command, folder, monkeypatch):
     assert not faults, "\n".join(faults)
 
 
-def test_there_are_enough_lines_for_all_commands():
+def test_there_are_enough_lines_for_all_commands(record_property):
+    record_property("lines", len(LINES))
     assert len(LINES) > 250 and {line.split()[0] for line, _ in LINES} >= set(KNOWN_COMMANDS)
     assert typed("trian")[0] == 2
 

@@ -1,4 +1,4 @@
-"""Faults from outside: processes that are killed, disks that are full or read-only, odd settings, odd names, long trainings."""
+"""Faults from outside: killed processes, full and read-only disks, odd settings, odd names, long trainings."""
 import errno
 import multiprocessing
 import os
@@ -125,8 +125,9 @@ def failing(out, moment, onwards, code):
 
 
 @pytest.mark.parametrize("onwards", [False, True], ids=["once", "from then on"])
-@pytest.mark.parametrize("code, step", [(errno.EROFS, 15), pytest.param(errno.ENOSPC, 1, marks=pytest.mark.slow),
-                                        pytest.param(errno.EACCES, 1, marks=pytest.mark.slow)], ids=["read-only", "full", "denied"])
+@pytest.mark.parametrize("code, step", [
+    pytest.param(errno.EROFS, 15, id="read-only"), pytest.param(errno.ENOSPC, 1, id="full", marks=pytest.mark.slow),
+    pytest.param(errno.EACCES, 1, id="denied", marks=pytest.mark.slow)])
 def test_every_write_may_fail(tmp_path, whole, onwards, code, step, record_property):
     "A disk that becomes read-only or full, at each moment: an error that names the file, and a run that can go on."
     moment, faults = 1, 0
@@ -153,7 +154,8 @@ def test_every_write_may_fail(tmp_path, whole, onwards, code, step, record_prope
     record_property("writes that failed", moment // step)
 
 
-@pytest.mark.parametrize("limits", [[0, 100, 3000], pytest.param([*range(0, 6000, 60)], marks=pytest.mark.slow)], ids=len)
+@pytest.mark.parametrize("limits", [
+    [0, 100, 3000], pytest.param([*range(0, 6000, 60)], marks=pytest.mark.slow)], ids=len)
 def test_no_file_can_grow(tmp_path, whole, limits, record_property):
     "A disk that takes only the first bytes of a file: nothing half-written, the old run as it was."
     old = tmp_path / "old"
@@ -204,7 +206,8 @@ SURROUNDINGS = { # the first is for every day; -O takes longer, since Python com
     "C locale without UTF-8": ([], dict(LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", PYTHONHASHSEED="1")),
     "without docstrings": (["-OO"], dict(PYTHONHASHSEED="2")),
     "Turkish, development mode": (["-X", "dev"], dict(LC_ALL="tr_TR.UTF-8", PYTHONHASHSEED="3"))}
-LINES = ("train --encoder mlp --decoder mlp --hidden 8 --latent-dim 2 --limit 100 --batch-size 50 --epochs 2 --no-progress --out rün",
+SMALL = "--encoder mlp --decoder mlp --hidden 8 --latent-dim 2 --batch-size 50 --epochs 2 --no-progress"
+LINES = (f"train {SMALL} --limit 100 --out rün",
          "evaluate rün --k 2 --no-report --json", "sample rün --n 4 --npz samples.npz")
 
 
@@ -232,21 +235,22 @@ def expected(tmp_path_factory):
 def test_surroundings(name, tmp_path, expected, root):
     "Train, evaluate and sample give the same bytes, whatever the locale, the hash seed and the switches of Python."
     switches, variables = SURROUNDINGS[name]
-    done = subprocess.run([sys.executable, *switches, "-c", SCRIPT, *LINES], cwd=tmp_path, capture_output=True, encoding="utf-8",
-                          errors="replace", env=os.environ | dict(OMP_NUM_THREADS="1", PYTHONPATH=str(root)) | variables)
+    surroundings = os.environ | dict(OMP_NUM_THREADS="1", PYTHONPATH=str(root)) | variables
+    done = subprocess.run([sys.executable, *switches, "-c", SCRIPT, *LINES], cwd=tmp_path, env=surroundings,
+                          capture_output=True, encoding="utf-8", errors="replace")
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     found = results(tmp_path, done.stdout)
     assert found.keys() == expected.keys() > {*RUN_FILES, "samples.npz"}
     assert [name for name in found if found[name] != expected[name]] == []
 
 
-NAMES = ["a b", " x ", "it's", 'a "b"', "a\nb", "a\tb", "süß–日本", "a" * 200, "-dash", "--out", "%s {x} $HOME", "a;b&c", "a.b.", "*?[x]",
-         "#1", "back\\slash", "~nobody-of-this-name", "e\u0301", "🦜", "\u202egnp"]
+NAMES = ["a b", " x ", "it's", 'a "b"', "a\nb", "a\tb", "süß–日本", "a" * 200, "-dash", "--out", "%s {x} $HOME", "a;b&c",
+         "a.b.", "*?[x]", "#1", "back\\slash", "~nobody-of-this-name", "e\u0301", "🦜", "\u202egnp"]
 
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
 def test_odd_names(name, tmp_path, monkeypatch, capsys):
-    "A folder of any name takes a run, a report and figures, from Python and from the command line, and nothing else comes."
+    "A folder of any name takes a run, a model and figures, from Python and the command line, and nothing else comes."
     monkeypatch.chdir(tmp_path)
     train(name, epochs=1)
     train(name, epochs=1, resume=True)
@@ -267,9 +271,10 @@ def test_all_commands_with_odd_names(name, tmp_path, monkeypatch, capsys):
     Path(pictures).mkdir(parents=True)
     for i, x in enumerate((255 * X).byte().numpy()): Image.fromarray(x[0]).save(f"{pictures}/{i}.png")
     run, data = f"./{name}/run", f"--data={pictures}"
-    main(["train", data, f"--out={run}", *shlex.split("--encoder mlp --decoder mlp --hidden 4 --batch-size 8 --epochs 1 --no-progress")])
-    for line in (["evaluate", run, "--n-images=3", "--likelihood-k=3", f"--out={run}/{name}"], ["figures", run, f"--out={run}/{name}"],
-                 ["compare", f"{run}/{name}", f"{run}/{name}", f"--out={run}/{name}/compare.html"], ["data", pictures]): main(line)
+    for line in (["train", data, f"--out={run}", *SMALL.replace("50", "8").split()],
+                 ["evaluate", run, "--n-images=3", "--likelihood-k=3", f"--out={run}/{name}"],
+                 ["figures", run, f"--out={run}/{name}"], ["data", pictures],
+                 ["compare", f"{run}/{name}", f"{run}/{name}", f"--out={run}/{name}/compare.html"]): main(line)
     assert set(files(Path(run, name))) > {"report.html", "report.json", "compare.html", "history.png"}
     assert files(tmp_path) == [name]
 
@@ -299,12 +304,14 @@ def test_a_long_training_holds_no_more_and_more(tmp_path, record_property):
     process, seen = psutil.Process(), []
     def watched(terms):
         watched.steps += 1
-        if watched.steps % 1000 == 0: seen.append((process.memory_info().rss, (process.num_fds(), process.num_threads())))
+        if watched.steps % 1000 == 0:
+            seen.append((process.memory_info().rss, (process.num_fds(), process.num_threads())))
         return elbo(terms)
     watched.steps = 0
     torch.manual_seed(0)
     model = v.create_vae((1, 4, 4), 2, "mlp", "mlp", hidden=(4,))
-    v.fit(model, torch.rand(8080, 1, 4, 4), epochs=100, batch_size=8, valid=0, objective=watched, out=tmp_path / "run", progress=False)
+    data = v.load_data(torch.rand(9000, 1, 4, 4), valid=0, test=0.1)
+    v.fit(model, data, epochs=100, batch_size=8, objective=watched, out=tmp_path / "run", progress=False)
     early, late = seen[20:30], seen[-10:]
     grown = max(rss for rss, _ in late) - max(rss for rss, _ in early)
     assert len(seen) >= 100 and grown < 2 ** 22, grown

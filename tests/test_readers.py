@@ -104,7 +104,10 @@ def picture(form):
     return file.getvalue()
 
 
-@pytest.mark.parametrize("form", ["png", "jpeg", "gif", "webp", "tiff", "bmp", "ppm"])
+FORMS = "png", "jpeg", "gif", "webp", "tiff", "bmp", "ppm"
+
+
+@pytest.mark.parametrize("form", FORMS)
 @some
 @given(damages=DAMAGES)
 def test_damaged_pictures(form, damages):
@@ -116,7 +119,7 @@ def test_damaged_pictures(form, damages):
 # fuzzing: ten minutes for each reader in `make test-long`, one second otherwise
 
 SECONDS = float(os.environ.get("VAE_NB_FUZZ", 600))
-WORTHY = [b"0", b"-1", b"1e999", b"NaN", b"null", b"[]", b"{}", b"99999999999999999999", b"\xff\xff\xff\x7f", b"\xff" * 8, b"\0" * 8, b'"']
+WORTHY = [b"0", b"-1", b"1e999", b"NaN", b"null", b"[]", b"{}", b"9" * 20, b"\xff\xff\xff\x7f", b"\xff" * 8, b"\0" * 8, b'"']
 
 
 def mutated(data, others, draw):
@@ -142,12 +145,13 @@ def mutated(data, others, draw):
 def mutated_json(value, draw):
     "The same with some values exchanged for others, of any kind."
     if draw.random() < 0.1:
-        return draw.choice((None, True, 0, -1, 1, 2, 7.5, 10 ** 9, 10 ** 30, 1e300, float("nan"), float("inf"), "", "mlp", "x" * 99, [], {},
-                            [1, 4, 4], [[]], [None], {"own": "X"}, {"": {}}, value, [value], {"a": value}))
+        return draw.choice((None, True, 0, -1, 1, 2, 7.5, 10 ** 9, 10 ** 30, 1e300, float("nan"), float("inf"), "", "mlp",
+                            "x" * 99, [], {}, [1, 4, 4], [[]], [None], {"own": "X"}, {"": {}}, value, [value], {"a": value}))
     if isinstance(value, dict):
-        return {key if draw.random() < 0.97 else draw.choice(("", "x", "epoch")): mutated_json(item, draw) for key, item in value.items()
-                if draw.random() < 0.97}
-    if isinstance(value, list): return [mutated_json(item, draw) for item in value for _ in range(draw.choice((0, *[1] * 20, 2)))]
+        return {key if draw.random() < 0.97 else draw.choice(("", "x", "epoch")): mutated_json(item, draw)
+                for key, item in value.items() if draw.random() < 0.97}
+    if isinstance(value, list):
+        return [mutated_json(item, draw) for item in value for _ in range(draw.choice((0, *[1] * 20, 2)))]
     return value
 
 
@@ -179,14 +183,16 @@ def fuzz_checkpoint(folder, draw, run):
     whole, model, optimizer = run
     path, before = folder / "last.safetensors", {name: t.clone() for name, t in model.state_dict().items()}
     if draw.random() < 0.5:
-        path.write_bytes(mutated((whole / "last.safetensors").read_bytes(), [(whole / "model.safetensors").read_bytes()], draw))
+        content = (whole / "last.safetensors").read_bytes()
+        path.write_bytes(mutated(content, [(whole / "model.safetensors").read_bytes()], draw))
         read_checkpoint(path)
-        raise AssertionError("changed bytes were read as if nothing were wrong") if path.read_bytes() != (
-            whole / "last.safetensors").read_bytes() else OURS[0]
+        assert path.read_bytes() == content, "changed bytes were read as if nothing were wrong"
+        return
     tensors, metadata = load_tensors(whole / "last.safetensors")
     settings = json.loads(metadata["state"])["settings"]
     for name in list(tensors):  # a stranger's, whose checksum is right
-        if draw.random() < 0.02: tensors[name if draw.random() < 0.5 else f"optimizer.{draw.choice(('', '0', 'x.y', '99.z'))}"] = draw.choice((
+        where = draw.choice((name, name, "optimizer.", "optimizer.0", "optimizer.x.y", "optimizer.99.z"))
+        if draw.random() < 0.02: tensors[where] = draw.choice((
             torch.zeros(0), torch.zeros(3), torch.zeros(1, dtype=torch.int64), tensors[name].double(), tensors[name][None]))
         elif draw.random() < 0.01: del tensors[name]
     state = mutated_json(json.loads(metadata["state"]), draw)
@@ -200,13 +206,11 @@ def fuzz_checkpoint(folder, draw, run):
     model.load_state_dict(before)
 
 
-PICTURES = {}
+PICTURES = [picture(form) for form in FORMS]
 
 
 def fuzz_images(folder, draw, run):
-    if not PICTURES: PICTURES.update({form: picture(form) for form in ("png", "jpeg", "gif", "webp", "tiff", "bmp", "ppm")})
-    form = draw.choice(list(PICTURES))
-    data = io.BytesIO(mutated(PICTURES[form], list(PICTURES.values()), draw))
+    data = io.BytesIO(mutated(draw.choice(PICTURES), PICTURES, draw))
     found = picture_tensor(read_image(data, name="x"))
     assert found.dtype == torch.uint8 and found.ndim == 3 and found.numel()
 
@@ -223,6 +227,7 @@ def test_fuzzing(reader, seconds, run, tmp_path, record_property):
         counts["executions"] += 1
         try: reader(tmp_path, draw, run)
         except OURS: counts["refused"] += 1
-        except BaseException as e: raise AssertionError(f"seed {seed} {counts['executions'] - 1}: {type(e).__name__}: {e}") from e
+        except BaseException as e:
+            raise AssertionError(f"seed {seed} {counts['executions'] - 1}: {type(e).__name__}: {e}") from e
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 2 ** 20  # kilobytes
     for name, n in counts.items(): record_property(name, n)

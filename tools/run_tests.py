@@ -210,6 +210,7 @@ def main():
         for command in ("nbdev_export", "nbdev_clean"): note(rows_of(command, check_drift, copy, limit, command))
         for name, script in {"README.md agrees with nbs/index.ipynb": ["tools/make_readme.py", "--check"],
                              "the address is that of settings.ini": ["tools/address.py", "--check"],
+                             "CONTRIBUTING.md agrees with tests/proofs.json": ["tools/proofs.py", "--check"],
                              "every notebook becomes a page": ["tools/docs.py", "process"]}.items():
             note([verdict(name, *run(copy, limit, *script))])
         compileall.compile_dir(copy / "vae_nb", quiet=1)
