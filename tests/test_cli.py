@@ -156,7 +156,7 @@ def test_every_value_reaches_its_function(cli, monkeypatch):
             if function is fit:
                 arguments[0].save(options["out"])
                 return History([dict(epoch=1, train_elbo=0.0)])
-            return function(*arguments, **options)
+            return function(*arguments, **{name: value for name, value in options.items() if name != "key"})  # is for arrays
         call.__name__, call.__signature__ = function.__name__, signature(function)
         monkeypatch.setattr(module, function.__name__, call)
     for function in (load_data, create_vae, fit): spy(sys.modules[function.__module__], function)
@@ -164,9 +164,12 @@ def test_every_value_reaches_its_function(cli, monkeypatch):
     for folder in ("images", "more"):
         Path(folder).mkdir()
         for i in range(12): Image.fromarray(digits[i]).save(f"{folder}/{i}.png")
+    Path("labels.txt").write_text("\n".join("abcdefghijkl"))
     expected = dict(
         load_data=dict(source=str(Path("images").absolute()), root=str(Path("cache").absolute()), limit=9, valid=2,
-                       binarize="dynamic", seed=7, resize=[14, 12], progress=False, test=str(Path("more").absolute())),
+                       binarize="dynamic", seed=7, resize=[14, 12], progress=False, test=str(Path("more").absolute()),
+                       fit="pad", mode="L", background="#000000", scale=255, pages="first", key="7",
+                       labels=str(Path("labels.txt").absolute()), groups=str(Path("labels.txt").absolute()), augment="flip+shift", skip_broken=True, cache=False),
         create_vae=dict(latent_dim=3, encoder="mlp", decoder="cnn", posterior="full_covariance", likelihood="gaussian",
                         noise="homoscedastic", hidden=[32, 8], channels=[4, 4], kernel_size=5, activation="gelu",
                         mean="identity", sigma=0.2, sigma_floor=0.01),
@@ -180,7 +183,8 @@ def test_every_value_reaches_its_function(cli, monkeypatch):
         "--noise homoscedastic --hidden 32 8 --channels 4 4 --kernel-size 5 --activation gelu --mean identity "
         "--sigma 0.2 --sigma-floor 0.01 --epochs 1 --batch-size 4 --lr 2e-3 --objective iwae --k 2 --beta-nll none "
         "--kl-weight 1 --schedule constant --grad-clip 1.5 --patience 3 --precision bf16 --compile --accumulate 2 "
-        "--tracker x --out out --overwrite --optimizer muon --init data_mean --checkpoint-activations")
+        "--fit pad --mode L --background #000000 --scale 255 --pages first --key 7 --labels labels.txt --groups labels.txt "
+        "--augment flip+shift --skip-broken --no-cache --tracker x --out out --overwrite --optimizer muon --init data_mean --checkpoint-activations")
     assert (code, err) == (0, "") and got == expected
     for function in (load_data, create_vae, fit):  # no option was forgotten in this test
         given = {name for name, p in signature(function).parameters.items() if p.default is not p.empty}
@@ -355,7 +359,7 @@ BAD = {
     "data empty": "no images in empty",
     "data mnist-10k --test 5": "--test: 'mnist-10k' has test images of its own",
     "train --data broken": "broken/bad.png can't be read as an image",
-    "train --data sizes --no-progress": "expected images of one size: resize=64, or resize=(height, width), "
+    "train --data sizes --no-progress": "expected images of one size: --resize 64, or --resize height width, "
                                         "makes them so",
     "train --data /no/such/folder": "--data='/no/such/folder' does not exist; expected a folder of images",
     "train --data file": "--data='file' is a file; expected a folder of images",

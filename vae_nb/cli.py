@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from copy import copy, deepcopy
 from functools import cache
+from glob import has_magic
 from html import escape
 from importlib.util import find_spec
 from inspect import Parameter, formatannotation, signature
@@ -55,11 +56,13 @@ def print_metrics(numbers: dict[str, float], # name -> value, as `evaluate` give
 # %% ../nbs/09_cli.ipynb #5ec71085
 def with_full_paths(options: dict, # as typed
                     ) -> dict:     # a copy
-    "The same options, with the full paths of folders."
+    "The same options, with the full paths of folders, files and patterns."
     def full(name, word):
-        if name not in ("source", "test", "root") or not isinstance(word, str): return word
-        folder = check_path(name, word).absolute()
-        return str(folder) if name == "root" or folder.is_dir() and word not in DATA_SETS else word
+        if isinstance(word, list): return [full(name, one) for one in word]
+        if name not in ("source", "test", "root", "labels", "groups") or not isinstance(word, str): return word
+        path = check_path(name, word).absolute()
+        there = path.exists() or name == "source" and has_magic(word)
+        return str(path) if name == "root" or there and word not in DATA_SETS else word
     return {name: full(name, word) for name, word in options.items()}
 
 # %% ../nbs/09_cli.ipynb #5ec71089
@@ -83,6 +86,18 @@ def settings_by_function(options: dict,         # as typed
         return {name: value for name, value in (defaults | options_of(f, options)).items() if name not in left_out}
     return {f.__name__: settings(f) for f in (load_data, create_vae, fit)}
 
+# %% ../nbs/09_cli.ipynb #cc723d6b
+NAMED_IN_TEXTS = "resize|fit|mode|background|scale|pages|skip_broken|key|labels|groups" # options of load_data that notes and messages name
+
+
+def in_flags(text: object, # with options as in Python, such as fit='pad'
+             ) -> str:     # with options as in the terminal: --fit pad
+    "Options that stand in a text, in the terminal's words."
+    def typed(match: re.Match) -> str:
+        value = re.sub("[',()]", "", match[2] or "")
+        return "--" + match[1].replace("_", "-") + (f" {value}" if value not in ("", "True") else "")
+    return re.sub(rf"(?<![-\w])({NAMED_IN_TEXTS})=(\([^()]*\)|'[^']*'|\w[\w.]*\b)?", typed, str(text))
+
 # %% ../nbs/09_cli.ipynb #13757170
 def load_and_create(options: dict,           # of load_data and create_vae
                     ) -> "tuple[Data, VAE]": # the model is new, with weights by the seed
@@ -94,7 +109,7 @@ def load_and_create(options: dict,           # of load_data and create_vae
     data = main_first(lambda: load_data(**options_of(load_data, options)))
     torch.manual_seed(options.get("seed", 0))
     model = create_vae(data.image_shape, **options_of(create_vae, options))
-    print(data, model, sep="\n\n", end="\n\n", flush=True)
+    print(in_flags(data), model, sep="\n\n", end="\n\n", flush=True)
     return data, model
 
 
@@ -336,18 +351,19 @@ DATA_SETS = {  # name -> (what it is, where torchvision puts it)
 }
 
 
-def data(source: str | None = None, # name of a data set, or a folder of images; without it, the known names are listed
+def data(source: str | list[str] | None = None, # a data set, as for train --data; without it, the known names are listed
          **options,                 # of `load_data`
          ) -> None:
     "List the data sets that are known by name, or load one and show its table."
     from vae_nb.data.loading import data_root, load_data
-    if source is not None: return print(load_data(source, **options))
+    if source is not None: return print(in_flags(load_data(source, **options)))
     root = data_root(options.get("root"))
     for name, (what, place) in DATA_SETS.items():
         state = "in the package" if place is None else "downloaded" if (root / place).exists() else "not yet downloaded"
         print(f"{name:15}{what:42}{state}")
     print(f"\nDownloads are kept in {root} (--root, or the variable VAE_NB_DATA, names another folder).")
-    print("A folder of images will do as well.")
+    print("A folder of images will do as well, and so will an archive (zip, tar), a table (CSV) of paths and labels, a pattern,")
+    print("a stack (TIFF, GIF) or an array (npy, npz, pt, h5).")
 
 # %% ../nbs/09_cli.ipynb #62d92275
 EPOCHS_PER_MINUTE = 12 # of the demo, on two cores
@@ -454,13 +470,18 @@ def parse_value(word: str) -> int | float | str | None:
     return word
 
 # %% ../nbs/09_cli.ipynb #22682196
-LIST_OPTIONS = "hidden", "channels", "resize", "runs" # take any number of values
-TEXT_OPTIONS = "source", "root", "out", "npz"         # are paths or names: taken as typed, even if all digits
+LIST_OPTIONS = "hidden", "channels", "resize", "runs", "source", "scale" # take any number of values
+ONE_OR_MORE = "resize", "source", "scale"             # of them, a single one is no list
+TEXT_OPTIONS = "source", "root", "out", "npz", "key", "labels", "groups", "background" # taken as typed, even if all digits
 FLAG_NAMES = dict(source="data")                      # parameter -> its name in the terminal, where it is another one
 HELP_TEXTS = dict(                                    # in place of the comment in the library
     latent_dim="length of the latent vector",
-    source="name of a data set (vae_nb data lists them), or a folder of images",
-    test="for the test: a count, a fraction, or a folder; none: the source's own images, or else 0.1",
+    source="a data set (vae_nb data lists the names), a folder, image files, a pattern in quotes, an archive (zip, tar), a table "
+           "(csv) of paths and labels, a stack (tif, gif), or an array (npy, npz, pt, h5)",
+    test="for the test: a count, a fraction, or a source of its own; none: the source's own images, or else 0.1",
+    scale="the value that is white, or two: black and white (default: by the bits that hold all values)",
+    labels="a file with one label in each line, or .npy, or the name of the labels in an array file",
+    groups="what stays in one split: folder, a file with one value for each image, or a regular expression for names",
     hidden="widths of an MLP encoder; the decoder mirrors them; none at all is a linear map",
     channels="of a CNN encoder, one per halving; none at all is a linear map (default: by the image's size)",
     objective="elbo, iwae, elbo_stl, iwae_stl, iwae_dreg, free_bits, tc_vae, dip_vae or info_vae (default: elbo)",
@@ -512,7 +533,8 @@ def option_help(p: Parameter,
 # %% ../nbs/09_cli.ipynb #abf4555c
 def place_arguments(p: Parameter, text: str) -> dict: # of argparse's `add_argument`
     "How argparse reads a parameter that is given by its place."
-    count = "+" if p.name in LIST_OPTIONS else None if p.default is p.empty else "?"
+    needed, several = p.default is p.empty, p.name in LIST_OPTIONS
+    count = "+" if needed and several else "*" if several else None if needed else "?"
     return dict(dest=p.name, metavar=p.name.upper(), nargs=count, default=argparse.SUPPRESS, help=text)
 
 
@@ -602,7 +624,7 @@ def with_flag_names(error: Exception, # its message begins with the name of a pa
     if command not in COMMANDS: return str(error)
     actions = create_parser(command)._actions
     flags = {"save": "--out"} | {a.dest: a.option_strings[0] for a in actions if a.option_strings}
-    return re.sub(r"^(\w+)(?=[=:\[]| has | is )", lambda match: flags.get(match[1], match[1]), str(error))
+    return in_flags(re.sub(r"^(\w+)(?=[=:\[]| has | is )", lambda match: flags.get(match[1], match[1]), str(error)))
 
 # %% ../nbs/09_cli.ipynb #0b47535d
 @contextmanager
@@ -662,7 +684,7 @@ def run_command(command: str, words: list[str]) -> None:
     options = vars(parser.parse_args(words))
     if options.get("hidden") == [None]: options["hidden"] = []  # none at all, as `--hidden` without a number
     for name in set(LIST_OPTIONS) & set(options): # `--resize 64` is a number, and `--channels none` is None
-        if options[name] == [None] or name == "resize" and len(options[name]) == 1: options[name], = options[name]
+        if options[name] == [None] or name in ONE_OR_MORE and len(options[name]) == 1: options[name], = options[name]
     places = [a.dest for a in parser._actions if not a.option_strings and a.dest in options]
     COMMANDS[command][0](*[options.pop(name) for name in places], **options)
 

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from ..basics.checks import check_count, hides_bar
 from ..core import moments_of
 from ..data.splits import Split
-from ..evaluation.metrics import ImageData, is_known, split_for
+from ..evaluation.metrics import ImageData, has_splits, split_for
 from ..models.vae import VAE, evaluating
 
 # %% ../../nbs/apply/00_encoding.ipynb #0846081b
@@ -26,7 +26,7 @@ def encode_all(model: VAE,            # trained
 
     An InputError if the images don't suit the model."""
     check_count("batch_size", batch_size)
-    own = not is_known(data)
+    own = not has_splits(data)
     data, split = split_for(model, data, split)
     steps = data.steps(split, batch_size, shuffle=False)
     with evaluating(model) as device:

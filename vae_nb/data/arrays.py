@@ -8,14 +8,17 @@ __all__ = []
 # %% ../../nbs/data/03_arrays.ipynb #9e02bd12
 import warnings
 from collections.abc import Collection, Generator, Sequence
+from dataclasses import dataclass, fields
 from functools import cache
-from numbers import Integral
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import ImageColor
 
-from ..basics.checks import InputError, InputTypeError, check_count
+from ..basics.checks import InputError, InputTypeError, check_count, lookup, refusal
 from .splits import ImageSource, TensorImages, identities_of
 
 # %% ../../nbs/data/03_arrays.ipynb #086e0e21
@@ -60,22 +63,30 @@ def _remedy(low: float, high: float) -> str:
     "What brings floats from `low` to `high` into [0, 1], most likely."
     if -0.1 <= low and high <= 1.1: return "x.clamp(0, 1) if they overshoot a little, as after resizing"
     if -1 <= low and high <= 1: return "(x + 1) / 2 if they were scaled to [-1, 1]"
-    if 0 <= low and high <= 255: return "x / 255 if they are bytes stored as floats"
+    if 0 <= low and 128 < high <= 255: return "x / 255 if they are bytes stored as floats"
+    if 0 <= low: return f"x / {high:.6g}, or scale={high:.6g}, if that is the largest value a pixel can have"
     return "(x - x.min()) / (x.max() - x.min()) brings them there"
+
+
+def value_range(x: torch.Tensor,        # any real dtype, at least one number
+                ) -> tuple[float, float]: # smallest and largest, NaN if there is one
+    "The ends of the range of values."
+    ends = [(part if x.is_floating_point() else part.long()).aminmax() for part in pieces(x)]  # torch has no maximum of uint16
+    return torch.stack([end.min for end in ends]).min().item(), torch.stack([end.max for end in ends]).max().item()
 
 
 def check_range(x: torch.Tensor,          # (N, C, H, W), integers or floats
                 argument: str = "source", # name of the argument, for the message
                 ) -> None:
     "Raise unless integers lie in 0…255 and floats in [0, 1]."
-    lows, highs = torch.stack([torch.stack(part.aminmax()) for part in pieces(x)], 1)
-    low, high = lows.min().item(), highs.max().item()
+    low, high = value_range(x)
     if not (np.isfinite(low) and np.isfinite(high)):
         first = next(i for i, image in enumerate(x) if not image.isfinite().all())
         where = f", first in image {first}" if len(x) > 1 else ""
         raise InputError(f"{argument} has NaN or infinite pixels{where}; expected finite pixels")
     if 0 <= low and high <= (1 if x.is_floating_point() else 255): return
-    expected = f"floats from 0 to 1: {_remedy(low, high)}" if x.is_floating_point() else "integers from 0 to 255"
+    whole = "integers from 0 to 255" if low < 0 else f"integers from 0 to 255, or floats: {_remedy(low, high)}"
+    expected = f"floats from 0 to 1: {_remedy(low, high)}" if x.is_floating_point() else whole
     raise InputError(f"{argument} has pixels from {low:.6g} to {high:.6g}; expected {expected}")
 
 # %% ../../nbs/data/03_arrays.ipynb #954208d8
@@ -106,11 +117,38 @@ def check_pixels(x: torch.Tensor,              # (N, C, H, W) of any real dtype
     return x.float() if byte is None else byte
 
 
+Scale = float | tuple[float, float] # the value that is white, or (black, white)
+
+
+def check_scale(scale: object,         # what the user gave
+                ) -> tuple[float, float]: # black, white
+    "`scale` as two finite numbers, the first below the second."
+    pair = scale if isinstance(scale, (tuple, list)) and len(scale) == 2 else (0, scale)
+    numbers = [float(n) for n in pair if isinstance(n, Real) and not isinstance(n, bool)]
+    if len(numbers) == 2 and -np.inf < numbers[0] < numbers[1] < np.inf: return numbers[0], numbers[1]
+    raise InputError(refusal("scale", scale, "the value that is white, above 0, or (black, white)"))
+
+
+def scale_pixels(x: torch.Tensor,          # any real dtype
+                 scale: Scale,             # what becomes 1, or what becomes (0, 1)
+                 argument: str = "source", # name of the argument, for the message
+                 ) -> torch.Tensor:        # float32 in [0, 1]
+    "Numbers of any range as pixels; what lies outside the range is refused, not cut."
+    black, white = check_scale(scale)
+    low, high = value_range(x)
+    if not (np.isfinite(low) and np.isfinite(high)): check_range(x, argument)  # says where
+    if not black <= low <= high <= white:
+        raise InputError(f"{argument} has pixels from {low:.6g} to {high:.6g}; expected {black:g} to {white:g}, by scale=")
+    return torch.cat([part.double().sub(black).div(white - black).float() for part in pieces(x)])
+
+
 def check_images(x: object,                # tensor or array, (N, C, H, W) or (N, H, W): bools, integers, floats
                  argument: str = "source", # name of the argument, for the message
+                 scale: Scale | None = None, # what becomes 1, or (0, 1); None: 255 for integers, 1 for floats
                  ) -> torch.Tensor:        # (N, C, H, W) on the CPU, uint8 wherever that is exact, else float32
     "Images of any kind as one tensor, or an error that says what is wrong with them."
     given = check_layout(as_tensor(x, argument), argument)
+    if scale is not None: given = scale_pixels(given, scale, argument)
     pixels = check_pixels(given, argument)
     if not given.is_floating_point() and pixels.max() == 1:
         warnings.warn(f"{argument} has only the integers 0 and 1, read as 0/255 and 1/255; black and white is x != 0")
@@ -126,50 +164,141 @@ def check_size(size: int | tuple[int, int], # pixels: one number for square imag
     return check_count("resize", size[0]), check_count("resize", size[1])
 
 
+Colour = str | Sequence[int] # a name or "#rrggbb", as CSS has them, or (red, green, blue) in 0…255
+Fit = Literal["crop", "pad", "stretch"]
+
+
+def check_colour(colour: object,              # what the user gave
+                 argument: str = "background", # its name, for the message
+                 ) -> tuple[int, int, int]:   # red, green, blue
+    "A colour without transparency as three bytes."
+    try: found = ImageColor.getrgb(colour) if isinstance(colour, str) else tuple(map(int, cast(Sequence, colour)))
+    except (ValueError, TypeError): found = ()
+    if len(found) == 3 and all(0 <= c <= 255 for c in found): return found
+    raise InputError(refusal(argument, colour, "a colour, as 'white', '#20ff00' or (32, 255, 0)"))
+
+
+def colour_pixel(colour: Colour,
+                 like: torch.Tensor, # (..., C, H, W), uint8 or float; with four channels: red, green, blue, alpha
+                 ) -> torch.Tensor:  # (C, 1, 1) of the same dtype; with an alpha of 0, where there is one
+    "A colour as a pixel of an image; one channel gets its grey value."
+    r, g, b = check_colour(colour)
+    C = like.shape[-3]
+    if C not in (1, 3, 4) and not r == g == b:
+        raise InputError(f"background={colour!r}: expected a grey, as for any image of {C} channels")
+    found = {1: [19595 * r + 38470 * g + 7471 * b + 2 ** 15 >> 16], 3: [r, g, b], 4: [r, g, b, 0]}.get(C, [r] * C)
+    pixel = torch.tensor(found, dtype=torch.uint8)[:, None, None]
+    return pixel if like.dtype == torch.uint8 else pixel.to(like.dtype) / 255
+
+# %% ../../nbs/data/03_arrays.ipynb #fafd5ffd
+def fitted(shape: tuple[int, int],  # (height, width) of an image
+           size: tuple[int, int],   # (height, width) that is wanted
+           fit: Fit = "crop",
+           ) -> tuple[tuple[int, int], tuple[int, int]]: # (height, width) of the window that is kept, and of its new size
+    "What is kept of an image, and how large it becomes."
+    (h, w), (height, width) = shape, size
+    if fit == "stretch": return (h, w), (height, width)
+    if fit == "crop":
+        zoom = min(h / height, w / width)
+        return (max(1, round(height * zoom)), max(1, round(width * zoom))), (height, width)
+    zoom = min(height / h, width / w)
+    return (h, w), (max(1, round(h * zoom)), max(1, round(w * zoom)))
+
+
 def resize_images(x: torch.Tensor,              # (N, C, H, W), uint8 or float
                   size: int | tuple[int, int],  # pixels: one number for square images, or (height, width)
+                  fit: Fit = "crop",            # what becomes of other proportions: "crop", "pad" or "stretch"
+                  background: Colour = "white", # of the borders of "pad"
                   ) -> torch.Tensor:            # (N, C, *size), of the same dtype
-    "The largest centred window with the proportions of `size`, scaled to `size`."
+    "Images of one size."
     (height, width), (h, w) = check_size(size), x.shape[-2:]
-    zoom = min(h / height, w / width)
-    ch, cw = max(1, round(height * zoom)), max(1, round(width * zoom))
+    (ch, cw), new = fitted((h, w), (height, width), fit)
     x = x[..., (h - ch) // 2:(h - ch) // 2 + ch, (w - cw) // 2:(w - cw) // 2 + cw]  # (N, C, ch, cw)
     def scaled(part: torch.Tensor) -> torch.Tensor:
-        out = F.interpolate(part.float(), (height, width), mode="bilinear", antialias=True)
+        out = F.interpolate(part.float(), new, mode="bilinear", antialias=True)
         return out.clamp(0, 1) if x.is_floating_point() else out.round().byte()
-    return torch.cat([scaled(part) for part in pieces(x)])
+    out = torch.cat([scaled(part) for part in pieces(x)])
+    if new == (height, width): return out
+    whole, (top, left) = colour_pixel(background, x).repeat(len(x), 1, height, width), (
+        (height - new[0]) // 2, (width - new[1]) // 2)
+    whole[..., top:top + new[0], left:left + new[1]] = out
+    return whole
+
+# %% ../../nbs/data/03_arrays.ipynb #b9a3b846
+Mode = Literal["keep", "L", "RGB", "RGBA"] # of pictures
+Pages = Literal["all", "first"]            # of a file
+
+
+@dataclass(frozen=True)
+class Reading:
+    "How pictures and arrays become pixels; the options of `load_data` of the same names say what each means."
+    resize: tuple[int, int] | None = None            # (height, width)
+    fit: Fit = "crop"
+    mode: Mode = "keep"
+    background: tuple[int, int, int] = (255, 255, 255) # red, green, blue
+    scale: tuple[float, float] | None = None         # black and white
+    pages: Pages = "all"
+    skip_broken: bool = False
+    progress: bool = True
+
+    if TYPE_CHECKING:  # made of whatever a user may write
+        def __init__(self, resize: int | tuple[int, int] | None = None, fit: Fit = "crop", mode: Mode = "keep",
+                     background: Colour = "white", scale: Scale | None = None, pages: Pages = "all",
+                     skip_broken: bool = False, progress: bool = True) -> None: ...
+
+    def __post_init__(self):
+        if self.resize is not None: object.__setattr__(self, "resize", check_size(self.resize))
+        if self.scale is not None: object.__setattr__(self, "scale", check_scale(self.scale))
+        object.__setattr__(self, "background", check_colour(self.background))
+        for name, known in dict(fit=Fit, mode=Mode, pages=Pages).items():
+            lookup(name, getattr(self, name), dict.fromkeys(get_args(known)))
+
+    def sized(self, x: torch.Tensor) -> torch.Tensor: # (N, C, H, W) both
+        "Images of the size that is wanted, if there is one."
+        return x if self.resize is None else resize_images(x, self.resize, self.fit, self.background)
+
+    def refuse(self, source: str, *names: str) -> None: # what the source is, for the message; of options
+        "Raise if one of these options was given."
+        defaults = {f.name: f.default for f in fields(self)}
+        for name in names:
+            value = getattr(self, name)
+            if value != defaults[name]:
+                raise InputError(f"{name}={value!r} is for pictures; expected nothing else than {defaults[name]!r} for {source}")
+
+
+AS_THEY_ARE = Reading(progress=False)
 
 # %% ../../nbs/data/03_arrays.ipynb #03351942
 class ResizedImages(TensorImages):
     "Images in memory that are scaled when they are read."
     def __init__(self,
                  images: torch.Tensor,              # (N, C, H, W), uint8 or float32
-                 resize: int | tuple[int, int],     # pixels, or (height, width)
+                 reading: Reading,                  # with the size
                  labels: Collection | None = None,  # (N,) int
                  classes: Collection | None = None, # names of the labels
                  ):
         super().__init__(images, labels, classes)
-        self.resize: tuple[int, int] = check_size(resize)
+        self.reading, self.resize = reading, reading.resize
 
     @property
-    def image_shape(self) -> tuple[int, ...]: return (self.images.shape[1], *self.resize)
+    def image_shape(self) -> tuple[int, ...]: return self.images.shape[1], *(self.resize or self.images.shape[2:])
 
     def read(self, indices: Sequence[torch.Tensor], epoch: int = 0) -> Generator[torch.Tensor]:
-        for x in super().read(indices, epoch): yield resize_images(x, self.resize)
+        for x in super().read(indices, epoch): yield self.reading.sized(x)
 
-    def contents(self) -> torch.Tensor: return resize_images(super().contents(), self.resize)
+    def contents(self) -> torch.Tensor: return self.reading.sized(super().contents())
 
 
-def array_source(x: object,                                   # tensor or array, see `check_images`
-                 resize: int | tuple[int, int] | None = None, # see `resize_images`
-                 labels: Collection | None = None,            # one for each image
-                 classes: Collection | None = None,           # their names
-                 argument: str = "source",                    # name of the argument, for the message
-                 by_content: bool = False,                    # split by content, not by position?
+def array_source(x: object,                        # tensor or array, see `check_images`
+                 reading: Reading = AS_THEY_ARE,   # resize, fit, background and scale
+                 labels: Collection | None = None, # one for each image
+                 classes: Collection | None = None, # their names
+                 argument: str = "source",         # name of the argument, for the message
+                 by_content: bool = False,         # split by content, not by position?
                  ) -> ImageSource:
     "Images that are in memory already."
-    images = check_images(x, argument)
-    source = (TensorImages(images, labels, classes) if resize is None else
-              ResizedImages(images, resize, labels, classes))
+    images = check_images(x, argument, reading.scale)
+    source = (TensorImages(images, labels, classes) if reading.resize is None else
+              ResizedImages(images, reading, labels, classes))
     if by_content: source.identify = cache(lambda: identities_of(images.contiguous().numpy()))
     return source

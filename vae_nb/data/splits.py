@@ -7,6 +7,7 @@ __all__ = ['Data']
 
 # %% ../../nbs/data/02_splits.ipynb #8f1cdf4a
 import copy
+import textwrap
 import warnings
 from abc import ABC, abstractmethod
 from collections import deque
@@ -85,6 +86,7 @@ def random_numbers(identities: np.ndarray, # (N,) uint64
 def smallest(numbers: np.ndarray,  # (n,) uint64; copies of one image have the same
              value: SupportsFloat, # a count, or the fraction of the numbers below which an image is taken, at least one
              room: int,            # no more images than this
+             whole: bool = False,  # never tear apart what has the same number
              ) -> np.ndarray:      # (n,) bool
     "Which images have the smallest numbers; copies are taken together where that is possible."
     groups, sizes = np.unique(numbers, return_counts=True)  # rising
@@ -95,6 +97,9 @@ def smallest(numbers: np.ndarray,  # (n,) uint64; copies of one image have the s
         if not left or i >= below and taken.any(): break
         if size <= left: taken[i], left = True, left - size
     chosen = np.isin(numbers, groups[taken])
+    if whole:
+        if taken.any(): return chosen
+        raise InputError(f"groups: the smallest has {sizes.min():,} images, and a split has room for {left:,}; expected smaller groups")
     if left and (not fraction or not taken.any()):
         torn = np.flatnonzero(numbers == groups[~taken][0])[:1 if fraction else left]
         warnings.warn(f"{len(torn)} of the held-out images have copies in another split: their number, or that of the "
@@ -108,21 +113,26 @@ def split_by_content(identities: np.ndarray,         # (N,) uint64
                      test: SupportsFloat = 0.1,      # for the test: a count, or a fraction
                      seed: int = 0,                  # of the splits and of the order
                      part: int = 0,                  # 1: a source of test images has an order of its own
+                     groups: np.ndarray | None = None, # (N,) uint64: images of one group stay together
                      ) -> dict[str, torch.Tensor]:   # split -> positions in the source, in an order as good as random
-    "Share out images among train, valid and test, each by its own content."
-    n, kinds = len(identities), len(np.unique(identities))
+    "Share out images among train, valid and test, each by its own content, or by its group."
+    units, whole = (identities, False) if groups is None else (groups, True)
+    n, kinds = len(identities), len(np.unique(units))
     counts = split_counts(n, valid, test)  # raises for what can't be right
+    if whole and kinds < sum(map(bool, counts.values())):
+        raise InputError(f"groups has {kinds} different values; expected at least one for each split, {sum(map(bool, counts.values()))}")
     if kinds < sum(map(bool, counts.values())):
         warnings.warn(f"only {kinds} of {n:,} images differ, too few to split by content: split by position", stacklevel=2)
         return split_indices(n, valid, test, seed, part)
-    for_test, for_valid, order = random_numbers(identities, seed, part)
+    for_test, for_valid, _ = random_numbers(units, seed, part)
+    order = random_numbers(identities, seed, part)[2]
     by_count = isinstance(valid, Integral)
     in_test, in_valid = np.zeros((2, n), bool)
     others = 1 + (counts["valid"] if by_count else bool(counts["valid"]))  # that must be left
-    if counts["test"]: in_test = smallest(for_test, test, n - others)
+    if counts["test"]: in_test = smallest(for_test, test, n - others, whole)
     left = np.flatnonzero(~in_test)
     share = valid if by_count or isinstance(test, Integral) else float(valid) / (1 - float(test))
-    if counts["valid"]: in_valid[left] = smallest(for_valid[left], share, len(left) - 1)
+    if counts["valid"]: in_valid[left] = smallest(for_valid[left], share, len(left) - 1, whole)
     masks = {"test": in_test, "valid": in_valid, "train": ~in_test & ~in_valid}
     found = {name: np.flatnonzero(mask) for name, mask in masks.items()}
     return {name: torch.from_numpy(i[order[i].argsort(kind="stable")]) for name, i in found.items()}
@@ -148,6 +158,8 @@ class ImageSource(ABC):
         self.labels = None if labels is None or not len(labels) else torch.as_tensor(labels).long()
         self.classes = None if classes is None or not len(classes) else tuple(map(str, classes))
         self.identify: Callable[[], np.ndarray] | None = None # gives the identities of the whole source; None: there are none
+        self.groups: np.ndarray | None = None # (N,) uint64 for the whole source: what must stay in one split
+        self.notes: tuple[str, ...] = ()      # what was found, and what was done to it, in sentences
 
     @property
     @abstractmethod
@@ -170,6 +182,18 @@ class ImageSource(ABC):
     def contents(self) -> "torch.Tensor | ImageSource":
         "What `Data` holds: a tensor of all images, or this source, to be read as needed."
         return self
+
+    def settled(self) -> "ImageSource":
+        "This source, once all is known that only reading can tell."
+        return self
+
+    def per_image(self,
+                  values: Sequence, # one for each image
+                  argument: str,    # its name, for the message
+                  ) -> Sequence:    # (N,)
+        "What a user knows of each image, or an error if the length is another."
+        if len(values) == len(self): return values
+        raise InputError(f"{argument} has {len(values):,} entries; expected {len(self):,}, one for each image")
 
     def __repr__(self) -> str:
         dtype = str(self.dtype).removeprefix("torch.")
@@ -208,9 +232,12 @@ class ImageSource(ABC):
 
     def split(self, valid: SupportsFloat, test: SupportsFloat, seed: int, part: int = 0) -> "dict[str, ImageSource]":
         "A source for each split, see `split_by_content` and `split_indices`."
-        identities = self.identities()
+        identities, groups = self.identities(), self.groups
+        if groups is not None:
+            if self.index is not None: groups = groups[self.index.numpy()]
+            if identities is None: identities = np.arange(len(self), dtype=np.uint64)  # as different as can be
         parts = (split_indices(len(self), valid, test, seed, part) if identities is None else
-                 split_by_content(identities, valid, test, seed, part))
+                 split_by_content(identities, valid, test, seed, part, groups))
         return {name: self.subset(i) for name, i in parts.items()}
 
     def order(self, epoch: int, seed: int) -> torch.Tensor: # (N,)
@@ -301,6 +328,27 @@ def digest_images(images: torch.Tensor | ImageSource, # (N, C, H, W)
     if not isinstance(images, torch.Tensor) and not torch.equal(x, next(source.read([positions]))): return None
     return blake2b(x.contiguous().numpy().data, digest_size=16).hexdigest()
 
+# %% ../../nbs/data/02_splits.ipynb #f2bf49e5
+AUGMENTATIONS = {"flip": (True, 0.0), "shift": (False, 1 / 16), "flip+shift": (True, 1 / 16)} # mirror? move by how much?
+
+
+def augmented(batches: Iterable[torch.Tensor], # (b, C, H, W)
+              kind: str,                       # a key of `AUGMENTATIONS`
+              seed: int,                       # of the random numbers
+              epoch: int,                      # each has its own random numbers
+              rank: int = 0,                   # number of the device: each has its own random numbers
+              ) -> Generator[torch.Tensor]:    # (b, C, H, W), of the same dtype
+    "Batches whose images are mirrored or moved at random."
+    (mirror, share), generator = AUGMENTATIONS[kind], rng_for("augment", seed, epoch, rank)
+    for x in batches:
+        b, C, H, W = x.shape
+        rows, columns = (np.arange(n) + generator.integers(-most, most + 1, (b, 1)) for n, most in
+                         ((n, max(1, int(n * share)) if share else 0) for n in (H, W)))  # (b, H), (b, W)
+        if mirror: columns = np.where(generator.random((b, 1)) < 0.5, columns[:, ::-1], columns)
+        rows, columns = (torch.from_numpy(i.clip(0, n - 1)).to(x.device) for i, n in ((rows, H), (columns, W)))
+        yield x[torch.arange(b, device=x.device)[:, None, None, None], torch.arange(C, device=x.device)[:, None, None],
+                rows[:, None, :, None], columns[:, None, None, :]]
+
 # %% ../../nbs/data/02_splits.ipynb #44c980dc
 BINARISED = {"static": "binarised once", "dynamic": "binarised anew each epoch"}
 
@@ -316,17 +364,21 @@ class Splits:
     classes: tuple[str, ...] | None = None     # names of the labels
     binarize: Literal["static", "dynamic"] | None = None # sampled already, or: sample the batches of train
     indices: dict[str, torch.Tensor] = field(default_factory=dict)       # split -> (N,) positions in the source
+    augment: Literal["flip", "shift", "flip+shift"] | None = None        # what is done to the batches of train
+    notes: tuple[str, ...] = ()                # what was found, and what was done to it, in sentences
 
     if TYPE_CHECKING:  # an `ImageSource` may stand in for a tensor, and is used like one
         def __init__(self, train: torch.Tensor | ImageSource, valid: torch.Tensor | ImageSource,
                      test: torch.Tensor | ImageSource, name: str = "images",
                      labels: dict[str, torch.Tensor | None] = {}, classes: tuple[str, ...] | None = None,
                      binarize: Literal["static", "dynamic"] | None = None,
-                     indices: dict[str, torch.Tensor] = {}) -> None: ...
+                     indices: dict[str, torch.Tensor] = {},
+                     augment: Literal["flip", "shift", "flip+shift"] | None = None, notes: tuple[str, ...] = ()) -> None: ...
 
     def __post_init__(self):
         self.labels = {split: self.labels.get(split) for split in SPLITS}
         if self.binarize is not None: lookup("binarize", self.binarize, BINARISED)
+        if self.augment is not None: lookup("augment", self.augment, AUGMENTATIONS)
         for split in SPLITS: self._check(split)
 
     def _check(self, split: str):
@@ -365,14 +417,16 @@ class Splits:
         return dict(name=self.name, image_shape=list(self.image_shape), binarize=self.binarize,
                     dtype=str(self.train.dtype).removeprefix("torch."),
                     images={split: len(self[split]) for split in SPLITS},
-                    content=content)
+                    content=content, **({"augment": self.augment} if self.augment else {}))
 
     def __repr__(self) -> str:
         kind = str(self.train.dtype).removeprefix("torch.") if self.binarize is None else BINARISED[self.binarize]
         title = f"{self.name}: images of shape {self.image_shape}, {kind}"
         if isinstance(self.train, ImageSource): title += f", {self.train.description}"
         if self.classes: title += f", {len(self.classes)} classes"
-        return "\n".join([title] + [f"  {split:6}{len(self[split]):>9,}" for split in SPLITS])
+        if self.augment: title += f", augmented by {self.augment}"
+        found = textwrap.wrap(" ".join(self.notes), 110, break_long_words=False, break_on_hyphens=False)
+        return "\n".join([title] + [f"  {split:6}{len(self[split]):>9,}" for split in SPLITS] + found)
 
 # %% ../../nbs/data/02_splits.ipynb #9bd56531
 class Data(Splits):
@@ -381,8 +435,9 @@ class Data(Splits):
     `Data(train, valid, test)` takes tensors (N, C, H, W), uint8 in 0…255 or float32 in [0, 1], or `IndexedImages` and
     `Stream`; all with images of one shape. `valid` and `test` may hold no image. Optional: `name`; `labels`, split ->
     (N,) int64; `classes`, the names of the labels; `binarize`, "static" for images that are sampled already, "dynamic"
-    to sample each batch of train anew; `indices`, split -> (N,) positions in the source. An InputError says what does
-    not fit. `load_data` makes a `Data` of nearly anything."""
+    to sample each batch of train anew; `indices`, split -> (N,) positions in the source; `augment`, "flip", "shift" or
+    "flip+shift", at random in training batches; `notes`, sentences on what the images were made of. An InputError says
+    what does not fit. `load_data` makes a `Data` of nearly anything."""
 
     def batch_indices(self,
                       split: str,                   # "train", "valid" or "test"
@@ -414,8 +469,10 @@ class Data(Splits):
     def randomised(self,
                    batches: Generator[torch.Tensor],  # (b, C, H, W), as stored
                    split: str, seed: int, epoch: int, rank: int,
+                   training: bool = False,            # are these to train on?
                    ) -> Generator[torch.Tensor]:      # (b, C, H, W): bool, uint8, or float in [0, 1]
-        "What is random about the batches of an epoch: the samples of dynamic binarisation."
+        "What is random about the batches of an epoch: augmentation, and the samples of dynamic binarisation."
+        if self.augment and training: batches = augmented(batches, self.augment, seed, epoch, rank)
         dynamic = self.binarize == "dynamic" and split == "train"
         return dynamic_binarisation(batches, seed, epoch, rank) if dynamic else batches
 
@@ -437,7 +494,8 @@ class Data(Splits):
         unless `drop_last`. An InputError comes at once, not at the first batch."""
         indices = self.batch_indices(split, batch_size, epoch, seed, shuffle, rank, world, drop_last)
         source = as_source(self[split])
-        batches = self.randomised(source.read(indices, epoch), split, seed, epoch, rank)
+        training = split == "train" and shuffle is not False
+        batches = self.randomised(source.read(indices, epoch), split, seed, epoch, rank, training)
         pin = torch.device(device).type == "cuda" and source.device.type == "cpu"
         batches = read_ahead(batches, (2 if pin else 0) if source.prefetch is None else source.prefetch, pin)
         def floats(x: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ import torch
 
 from ..basics.checks import InputError, check_count, lookup
 from ..data.splits import SPLITS, Data, Split
-from ..data.loading import TORCHVISION, as_data
+from ..data.loading import as_data, is_known
 from ..models.vae import VAE, check_images_for, check_model
 from ..training.objectives import measure
 
@@ -21,9 +21,9 @@ from ..training.objectives import measure
 ImageData = Data | str | Path | torch.Tensor | np.ndarray # what the functions of this folder take as images
 
 
-def is_known(data: ImageData) -> bool:
-    "Has it splits of its own? Images of your own have none, and are taken whole."
-    return isinstance(data, Data) or isinstance(data, str) and data in ("mnist-10k", *TORCHVISION)
+def has_splits(data: ImageData) -> bool:
+    "Images of your own have none, and are taken whole."
+    return isinstance(data, Data) or is_known(data)
 
 
 def split_for(model: VAE,      # for its image shape and its likelihood
@@ -33,7 +33,7 @@ def split_for(model: VAE,      # for its image shape and its likelihood
     "The data behind any way of giving images; an InputError where the model can't measure them."
     lookup("split", split, SPLITS)
     check_model(model)
-    if not is_known(data): data, split = as_data(data, valid=0, test=0), "train"
+    if not has_splits(data): data, split = as_data(data, valid=0, test=0), "train"
     data = as_data(data)
     if data.image_shape != model.image_shape:
         raise InputError(f"data has images of shape {data.image_shape}; the model expects {model.image_shape}")

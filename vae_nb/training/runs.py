@@ -27,7 +27,7 @@ import torch
 from .. import __version__
 from ..basics.checks import InputError, check_path
 from ..data.splits import SPLITS, Data
-from ..data.loading import load_data
+from ..data.loading import is_known, load_data, source_name
 from ..models.tensor_files import digest, load_tensors, load_weights, replace_file, save_tensors
 from ..models.vae import VAE
 from .devices import ctrl_c_comes_after, on_main, processes
@@ -540,12 +540,12 @@ def is_taken(folder: Path) -> bool:
 
 
 def run_folder(out: str | Path | None, # folder, or None
-               source: str | Path,     # of the data, for the name
+               source: object,         # of the data, for the name
                resume: bool = False,   # go on with the run in it?
                overwrite: bool = False, # replace the run in it?
                ) -> Path:
     "The folder for a run: `out`, or runs/ and the name of the data, with a number if need be."
-    base = Path("runs", Path(source).absolute().name)
+    base = Path("runs", source_name(source))
     name = lambda i: base.with_name(f"{base.name}-{i}") if i > 1 else base
     last = sum(1 for _ in takewhile(is_taken, map(name, count(1)))) if out is None else 0
     folder = name((last or 1) if resume or overwrite else last + 1) if out is None else check_path("out", out)
@@ -567,7 +567,7 @@ def check_run_data(data: Data,      # loaded with the options of a run
     if started is None: return
     if not (what := data_differences(started, data.digest)): return warn_of_changing(started, data.digest, run)
     name = was["source"]
-    if not Path(name).is_dir():
+    if is_known(name):
         raise InputError(f"the data {name!r} are not those that the run in {str(run)!r} was trained on ({what}); "
                          f"--data {name} takes them as they are")
     counts = [f"{part}={was[part]}" for part in ("valid", "test") if isinstance(was.get(part), int) and was[part]]
@@ -582,7 +582,7 @@ def recorded_data(record: dict,     # of the run, see `read_record`
                   run: str | Path,  # folder
                   ) -> Data:
     "What a run was trained on, compared with what it was then; where options are given anew, what they make of it."
-    was, same = record["load_data"], {name: options[name] for name in ("root", "progress") if name in options}
+    was, same = record["load_data"], {name: options[name] for name in ("root", "progress", "cache") if name in options}
     changed = [name for name, value in options.items() if was.get(name) != value and name not in same]
     data = load_data(**{**was, **same})
     check_run_data(data, record, run)
