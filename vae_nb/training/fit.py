@@ -39,7 +39,9 @@ from .optimisers import INITS, Init, OptimizerChoice, make_optimizer
 from .regularisers import KL_WEIGHTS, KLWeight, check_weight, dip_vae, free_bits, info_vae, tc_vae
 from .runs import History, Run, code_of, versions
 
-if TYPE_CHECKING: from tqdm import tqdm
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from tqdm import tqdm
 
 # %% ../../nbs/training/08_fit.ipynb #920add88
 ObjectiveName = Literal["elbo", "iwae", "elbo_stl", "iwae_stl", "iwae_dreg", "free_bits", "tc_vae", "dip_vae",
