@@ -24,7 +24,7 @@ from ..basics.checks import (InputError, InputTypeError, MissingPackageError, ch
                                   renamed)
 from .arrays import array_source, check_size
 from .image_files import PictureFiles, folder_source
-from .digits import bundled_digits
+from .built_in import BUILT_IN, bundled_digits, generate_images
 from .splits import BINARISED, SPLITS, Data, ImageSource
 from .streams import Indexable, wrap_dataset
 
@@ -39,6 +39,7 @@ TORCHVISION = { # name: torchvision's class, and its options for train and for t
     "svhn": ("SVHN", dict(split="train"), dict(split="test")),
     "celeba": ("CelebA", dict(split="train"), dict(split="test")),
 }
+KNOWN_NAMES = ("mnist-10k", *BUILT_IN, *TORCHVISION)
 
 
 def data_root(root: str | Path | None = None, # folder; None: the variable VAE_NB_DATA, else the system's cache folder
@@ -113,6 +114,21 @@ def torchvision_sources(name: str,                       # a key of `TORCHVISION
 AnySource = str | Path | torch.Tensor | np.ndarray | ImageSource | Indexable | Iterable # what `load_data` takes
 
 
+def built_in_source(name: str,       # a key of `BUILT_IN`
+                    resize: int | tuple[int, int] | None, # see `resize_images`
+                    test: bool,      # the test images
+                    ) -> ImageSource:
+    "Half of a data set that is drawn, with what is known of its images."
+    built_in = BUILT_IN[name]
+    images, truth = generate_images(name, built_in.test if test else built_in.train, test=test)
+    if resize is not None and "sigma" in truth:
+        raise InputError(f"resize={resize!r}: the σ of {name!r} is known only for images as they are; expected None")
+    source = array_source(images, resize, truth.get(built_in.labels or ""), built_in.classes)
+    if (groups := truth.get(built_in.groups or "")) is not None: source.identify = lambda: groups.numpy().astype(np.uint64)
+    source.truth = truth
+    return source
+
+
 def known_sources(name: str,
                   root: str | Path | None = None,  # see `data_root`
                   resize: int | tuple[int, int] | None = None, # see `resize_images`
@@ -120,8 +136,9 @@ def known_sources(name: str,
                   argument: str = "source",        # name of the argument, for the message
                   ) -> tuple[ImageSource, ImageSource]: # the training and the test images
     "Both halves of a data set that is known by its name."
-    kind = lookup(argument, name, {"mnist-10k": None, **TORCHVISION})
-    if kind is not None: return torchvision_sources(name, root, resize, progress)
+    lookup(argument, name, dict.fromkeys(KNOWN_NAMES))
+    if name in TORCHVISION: return torchvision_sources(name, root, resize, progress)
+    if name in BUILT_IN: return built_in_source(name, resize, False), built_in_source(name, resize, True)
     x = bundled_digits()
     train, test = (array_source(x[f"{half}_images"], resize, x[f"{half}_labels"], "0123456789")
                    for half in ("train", "test"))
@@ -139,7 +156,7 @@ def open_source(source: object,                  # a known name, a folder, a ten
         images = wrap_dataset(source, resize, argument)
         if images is None: images = array_source(source, resize, argument=argument, by_content=True)
         return "images", images, None
-    folder, known = Path(source).expanduser(), source in ("mnist-10k", *TORCHVISION)
+    folder, known = Path(source).expanduser(), source in KNOWN_NAMES
     if folder.is_dir() and not known:
         return folder.absolute().name, folder_source(folder, resize, progress, argument), None
     if not known and (folder.exists() or folder.name != str(source)):
@@ -166,6 +183,7 @@ def read_splits(name: str,                         # of the data
     "Read these images, and binarise those that are sampled once."
     indices = {split: part.index[:limit] for split, part in parts.items() if part.index is not None}
     if limit is not None: parts = {split: part.subset(torch.arange(len(part))[:limit]) for split, part in parts.items()}
+    truth = {split: part.truth for split, part in parts.items()}  # of grey images, where they are binarised
     classes, others = parts["train"].classes, parts["test"].classes
     if classes and others and classes != others:
         raise InputError(f"test has the classes {others}; expected those of the training images, {classes}")
@@ -175,7 +193,7 @@ def read_splits(name: str,                         # of the data
     images = {split: parts[split].contents() for split in SPLITS if len(parts[split])}
     images = {split: images.get(split, images["train"][:0]) for split in SPLITS}
     return Data(**images, name=name, labels={split: parts[split].labels for split in SPLITS}, classes=classes,
-                binarize=binarize, indices=indices)
+                binarize=binarize, indices=indices, truth=truth)
 
 # %% ../../nbs/data/06_loading.ipynb #5e1f0011
 def refuse_no_source(x: object,     # what the user gave
@@ -204,8 +222,8 @@ def load_data(source: AnySource | Data = "mnist-10k", # a name, folder, tensor, 
               ) -> Data:                      # `.train`, `.valid`, `.test` (N, C, H, W), uint8 or float32
     """Images from anywhere, in three splits.
 
-    `source` is "mnist-10k" (bundled), "mnist", "fashion-mnist", "cifar10", "svhn" or "celeba" (downloaded to `root`); a
-    folder, whose subfolders are the labels; a tensor or array, (N, C, H, W) or (N, H, W), of bools, integers to 255 or
+    `source` is "mnist-10k" (bundled), "sprites" or another data set that is drawn (`generate_images`; `data.truth` holds
+    what is known of each image), "mnist", "fashion-mnist", "cifar10", "svhn" or "celeba" (downloaded to `root`); a folder, whose subfolders are the labels; a tensor or array, (N, C, H, W) or (N, H, W), of bools, integers to 255 or
     floats in [0, 1]; or a data set that is read as needed (`IndexedImages`, `Stream`, a torch Dataset, a mapped array).
     `valid` and `test` are counts or fractions, drawn by `seed`; `test` may also be a source of its own, and None means
     the source's own test images, else a tenth. The files of a folder and the images of an array are split by their

@@ -13,7 +13,7 @@ import torch
 
 from ..basics.checks import InputError, check_count, lookup
 from ..data.splits import SPLITS, Data, Split
-from ..data.loading import TORCHVISION, as_data
+from ..data.loading import KNOWN_NAMES, as_data
 from ..models.vae import VAE, check_images_for, check_model
 from ..training.objectives import measure
 
@@ -26,7 +26,7 @@ def split_for(model: VAE,      # for its image shape and its likelihood
               split: Split,    # not used for images of your own
               ) -> tuple[Data, Split]: # the data, and the name of the split that holds the images
     "The data behind any way of giving images; an InputError where the model can't measure them."
-    known = isinstance(data, Data) or isinstance(data, str) and data in ("mnist-10k", *TORCHVISION)
+    known = isinstance(data, Data) or isinstance(data, str) and data in KNOWN_NAMES
     lookup("split", split, SPLITS)
     check_model(model)
     if not known: data, split = as_data(data, valid=0, test=0), "train"
