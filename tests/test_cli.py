@@ -18,7 +18,7 @@ from PIL import Image
 
 from vae_nb.basics.checks import InputError, InputTypeError, MissingPackageError
 from vae_nb.cli import COMMANDS, LIST_OPTIONS, create_parser, documented_parameters, function_from_source, main
-from vae_nb.data.digits import bundled_digits
+from vae_nb.data.built_in import BUILT_IN, bundled_digits
 from vae_nb.data.loading import load_data
 from vae_nb.evaluation.metrics import evaluate
 from vae_nb.models.vae import VAE, create_vae
@@ -482,8 +482,8 @@ def test_data_lists_what_is_there(cli, monkeypatch, tmp_path):
     (tmp_path / "cache" / "MNIST").mkdir(parents=True)
     monkeypatch.setenv("VAE_NB_DATA", str(tmp_path / "cache"))
     code, out, _ = cli("data")
-    rows = {line.split()[0]: line for line in out.splitlines() if line and ("down" in line or "package" in line)}
-    assert code == 0 and str(tmp_path / "cache") in out and rows["mnist-10k"].endswith("in the package")
+    rows = {line.split()[0]: line for line in out.splitlines() if line and ("down" in line or "built in" in line)}
+    assert code == 0 and str(tmp_path / "cache") in out and all(rows[name].endswith("built in") for name in ("mnist-10k", *BUILT_IN))
     assert not rows["mnist"].endswith("not yet downloaded") and rows["cifar10"].endswith("not yet downloaded")
     assert rows["mnist"] in cli(f"data --root {tmp_path}/cache")[1] and "cache" not in files(tmp_path / "cache")
 

@@ -25,7 +25,7 @@ from vae_nb.basics.checks import MissingPackageError
 from vae_nb.cli import main
 from vae_nb.data import picture_files
 from vae_nb.data.arrays import check_images
-from vae_nb.data.digits import bundled_digits
+from vae_nb.data.built_in import bundled_digits
 from vae_nb.data.splits import SPLITS, Data
 from vae_nb.data.loading import TORCHVISION, data_root, load_data
 from vae_nb.models.vae import create_vae

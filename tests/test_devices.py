@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from vae_nb.cli import main
-from vae_nb.data.digits import bundled_digits
+from vae_nb.data.built_in import bundled_digits
 from vae_nb.data.splits import Data
 from vae_nb.distributions.posteriors import MeanField
 from vae_nb.models.vae import VAE, create_vae

@@ -14,7 +14,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset
 
 from vae_nb import Data, IndexedImages, Stream, create_vae, evaluate, fit, load_data
-from vae_nb.data.digits import bundled_digits
+from vae_nb.data.built_in import bundled_digits
 from vae_nb.data.splits import TensorImages
 from vae_nb.models.tensor_files import load_tensors
 from vae_nb.training.runs import Run

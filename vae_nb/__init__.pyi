@@ -12,6 +12,7 @@ from .core import (
 )
 
 # data: images
+from .data.built_in import generate_images as generate_images
 from .data.splits import Data as Data
 from .data.streams import IndexedImages as IndexedImages, Stream as Stream
 from .data.loading import load_data as load_data

@@ -343,6 +343,12 @@ def explore(run: str,             # folder of a trained model
 # %% ../nbs/09_cli.ipynb #68e7e7d8
 DATA_SETS = {  # name -> (what it is, where torchvision puts it)
     "mnist-10k": ("10,000 digits of MNIST, 28×28, grey", None),
+    "sprites": ("10,000 coloured shapes, 32×32", None),
+    "sprites-2-channels": ("the same in grey and infrared", None),
+    "sprites-4-channels": ("the same in colour and infrared", None),
+    "noisy-pixelwise": ("5,000 images of known noise, 32×32, grey", None),
+    "noisy-imagewise": ("5,000 images of known noise, 32×32, grey", None),
+    "photo-patches": ("5,000 patches of photographs, 32×32, colour", None),
     "mnist": ("70,000 digits, 28×28, grey", "MNIST"),
     "fashion-mnist": ("70,000 pieces of clothing, 28×28, grey", "FashionMNIST"),
     "cifar10": ("60,000 photographs, 32×32, colour", "cifar-10-batches-py"),
@@ -359,8 +365,8 @@ def data(source: str | list[str] | None = None, # a data set, as for train --dat
     if source is not None: return print(in_flags(load_data(source, **options)))
     root = data_root(options.get("root"))
     for name, (what, place) in DATA_SETS.items():
-        state = "in the package" if place is None else "downloaded" if (root / place).exists() else "not yet downloaded"
-        print(f"{name:15}{what:42}{state}")
+        state = "built in" if place is None else "downloaded" if (root / place).exists() else "not yet downloaded"
+        print(f"{name:20}{what:45}{state}")
     print(f"\nDownloads are kept in {root} (--root, or the variable VAE_NB_DATA, names another folder).")
     print("A folder of images will do as well, and so will an archive (zip, tar), a table (CSV) of paths and labels, a pattern,")
     print("a stack (TIFF, GIF) or an array (npy, npz, pt, h5).")

@@ -136,10 +136,11 @@ RNG_KEYS = { # purpose: the numbers that it depends on
     "shuffle": ("seed", "epoch"),
     "noise": ("seed", "epoch", "rank"),
     "augment": ("seed", "epoch", "rank"),
+    "images": ("seed", "part"),
 }
 
 
-def rng_for(purpose: Literal["split", "binarize", "shuffle", "noise", "augment"], # a key of `RNG_KEYS`
+def rng_for(purpose: Literal["split", "binarize", "shuffle", "noise", "augment", "images"], # a key of `RNG_KEYS`
             *numbers: int,             # those that it depends on, each at least 0
             ) -> np.random.Generator:  # a new one, always the same for the same arguments
     "A random number generator that depends on its purpose and its numbers alone."

@@ -30,7 +30,7 @@ from ..basics.checks import (InputError, InputTypeError, MissingPackageError, ch
 from .archives import ARCHIVE_SUFFIXES, archive_name, tar_files, zip_files
 from .array_files import READERS, array_file_source
 from .arrays import Colour, Fit, Mode, Pages, Reading, Scale, array_source
-from .digits import bundled_digits
+from .built_in import BUILT_IN, bundled_digits, generate_images
 from .folders import (FileList, encoded, folder_files, folder_splits, inner_folders, numbered, path_files,
                                  pattern_files, table_files)
 from .image_files import SUFFIXES
@@ -49,6 +49,7 @@ TORCHVISION = { # name: torchvision's class, and its options for train and for t
     "svhn": ("SVHN", dict(split="train"), dict(split="test")),
     "celeba": ("CelebA", dict(split="train"), dict(split="test")),
 }
+KNOWN_NAMES = ("mnist-10k", *BUILT_IN, *TORCHVISION)
 
 
 def data_root(root: str | Path | None = None, # folder; None: the variable VAE_NB_DATA, else the system's cache folder
@@ -151,13 +152,29 @@ class Asking:
     cache: bool = True
 
 
+def built_in_source(name: str,       # a key of `BUILT_IN`
+                    reading: Reading,
+                    test: bool,      # the test images
+                    ) -> ImageSource:
+    "Half of a data set that is drawn, with what is known of its images."
+    built_in = BUILT_IN[name]
+    images, truth = generate_images(name, built_in.test if test else built_in.train, test=test)
+    if reading.resize is not None and "sigma" in truth:
+        raise InputError(f"resize={reading.resize!r}: the σ of {name!r} is known only for images as they are; expected None")
+    source = array_source(images, reading, truth.get(built_in.labels or ""), built_in.classes)
+    if (groups := truth.get(built_in.groups or "")) is not None: source.identify = lambda: groups.numpy().astype(np.uint64)
+    source.truth = truth
+    return source
+
+
 def known_sources(name: str,
                   asking: Asking = Asking(),
                   argument: str = "source",        # name of the argument, for the message
                   ) -> tuple[ImageSource, ImageSource]: # the training and the test images
     "Both halves of a data set that is known by its name."
-    kind = lookup(argument, name, {"mnist-10k": None, **TORCHVISION})
-    if kind is not None: return torchvision_sources(name, asking.root, asking.reading, asking.cache)
+    lookup(argument, name, dict.fromkeys(KNOWN_NAMES))
+    if name in TORCHVISION: return torchvision_sources(name, asking.root, asking.reading, asking.cache)
+    if name in BUILT_IN: return built_in_source(name, asking.reading, False), built_in_source(name, asking.reading, True)
     x = bundled_digits()
     train, test = (array_source(x[f"{half}_images"], asking.reading, x[f"{half}_labels"], "0123456789")
                    for half in ("train", "test"))
@@ -250,7 +267,7 @@ def path_source(path: Path, asking: Asking, argument: str) -> Opened: # of a fil
 # %% ../../nbs/data/11_loading.ipynb #650140ed
 def is_known(source: object) -> bool:
     "Is it the name of a well-known data set?"
-    return isinstance(source, str) and source in ("mnist-10k", *TORCHVISION)
+    return isinstance(source, str) and source in KNOWN_NAMES
 
 
 def source_name(source: object, # as `load_data` takes it
@@ -333,6 +350,7 @@ def read_splits(name: str,                         # of the data
     if classes and others and classes != others:
         raise InputError(f"test has the classes {others}; expected those of the training images, {classes}")
     parts = settle(parts)
+    truth = {split: part.truth for split, part in parts.items()}  # of grey images, where they are binarised
     indices = {split: part.index for split, part in parts.items() if part.index is not None}
     notes = tuple(dict.fromkeys(note for split in ("train", "valid", "test") for note in parts[split].notes))
     sampled = {"static": list(SPLITS), "dynamic": ["valid", "test"], None: []}[binarize] # once
@@ -341,7 +359,7 @@ def read_splits(name: str,                         # of the data
     images = {split: parts[split].contents() for split in SPLITS if len(parts[split])}
     images = {split: images.get(split, images["train"][:0]) for split in SPLITS}
     return Data(**images, name=name, labels={split: parts[split].labels for split in SPLITS}, classes=classes,
-                binarize=binarize, indices=indices, augment=augment, notes=notes)
+                binarize=binarize, indices=indices, augment=augment, notes=notes, truth=truth)
 
 # %% ../../nbs/data/11_loading.ipynb #5e1f0011
 def refuse_no_source(x: object,     # what the user gave
@@ -403,7 +421,8 @@ def load_data(source: AnySource | Data = "mnist-10k", # a name, path, tensor, ar
               ) -> Data:                      # `.train`, `.valid`, `.test` (N, C, H, W), uint8 or float32
     """Images from anywhere, in three splits.
 
-    `source` is "mnist-10k" (bundled), "mnist", "fashion-mnist", "cifar10", "svhn" or "celeba" (downloaded to `root`); a
+    `source` is "mnist-10k" (bundled), "sprites" or another data set that is drawn (`generate_images`; `data.truth` holds
+    what is known of each image), "mnist", "fashion-mnist", "cifar10", "svhn" or "celeba" (downloaded to `root`); a
     folder, whose subfolders are the labels, or train and test; a list of paths, a pattern ("photos/*.png"), a CSV table of
     paths and labels; a zip or tar archive; a stack of pages (.tif, .gif); a .npy, .npz, .pt or .h5 file; a tensor or
     array, (N, C, H, W) or (N, H, W), of bools, integers to 255 or floats in [0, 1]; or a data set that is read as needed

@@ -157,6 +157,7 @@ class ImageSource(ABC):
         self.index: torch.Tensor | None = None # (n,) positions in the source, where this is a part of one
         self.labels = None if labels is None or not len(labels) else torch.as_tensor(labels).long()
         self.classes = None if classes is None or not len(classes) else tuple(map(str, classes))
+        self.truth: dict[str, torch.Tensor] = {} # what is known of each image, name -> (N, …)
         self.identify: Callable[[], np.ndarray] | None = None # gives the identities of the whole source; None: there are none
         self.groups: np.ndarray | None = None # (N,) uint64 for the whole source: what must stay in one split
         self.notes: tuple[str, ...] = ()      # what was found, and what was done to it, in sentences
@@ -228,6 +229,7 @@ class ImageSource(ABC):
         part = copy.copy(self)
         part.index = positions if self.index is None else self.index[positions]
         part.labels = None if self.labels is None else self.labels[positions]
+        part.truth = {name: values[positions] for name, values in self.truth.items()}
         return part
 
     def split(self, valid: SupportsFloat, test: SupportsFloat, seed: int, part: int = 0) -> "dict[str, ImageSource]":
@@ -366,6 +368,7 @@ class Splits:
     indices: dict[str, torch.Tensor] = field(default_factory=dict)       # split -> (N,) positions in the source
     augment: Literal["flip", "shift", "flip+shift"] | None = None        # what is done to the batches of train
     notes: tuple[str, ...] = ()                # what was found, and what was done to it, in sentences
+    truth: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict) # split -> name -> (N, …): what is known of each image
 
     if TYPE_CHECKING:  # an `ImageSource` may stand in for a tensor, and is used like one
         def __init__(self, train: torch.Tensor | ImageSource, valid: torch.Tensor | ImageSource,
@@ -373,10 +376,12 @@ class Splits:
                      labels: dict[str, torch.Tensor | None] = {}, classes: tuple[str, ...] | None = None,
                      binarize: Literal["static", "dynamic"] | None = None,
                      indices: dict[str, torch.Tensor] = {},
-                     augment: Literal["flip", "shift", "flip+shift"] | None = None, notes: tuple[str, ...] = ()) -> None: ...
+                     augment: Literal["flip", "shift", "flip+shift"] | None = None, notes: tuple[str, ...] = (),
+                     truth: dict[str, dict[str, torch.Tensor]] = {}) -> None: ...
 
     def __post_init__(self):
         self.labels = {split: self.labels.get(split) for split in SPLITS}
+        self.truth = {split: self.truth.get(split, {}) for split in SPLITS}
         if self.binarize is not None: lookup("binarize", self.binarize, BINARISED)
         if self.augment is not None: lookup("augment", self.augment, AUGMENTATIONS)
         for split in SPLITS: self._check(split)
@@ -390,8 +395,10 @@ class Splits:
             raise InputError(f"{split} has shape {tuple(x.shape)}; expected (N, C, H, W) "
                              f"with images of shape {self.image_shape}, as in train")
         labels = self.labels[split]
-        if labels is not None and len(labels) != len(x):
-            raise InputError(f"labels[{split!r}] has {len(labels)} entries; expected {len(x)}, one for each image")
+        rows = {f"truth[{split!r}][{name!r}]": values for name, values in self.truth[split].items()}
+        if labels is not None: rows[f"labels[{split!r}]"] = labels
+        for name, values in rows.items():
+            if len(values) != len(x): raise InputError(f"{name} has {len(values)} entries; expected {len(x)}, one for each image")
         if x.dtype not in (torch.uint8, torch.float32):
             raise InputTypeError(f"{split} has dtype {x.dtype}; expected uint8 (0 to 255) or float32 (0 to 1)")
 
@@ -436,7 +443,8 @@ class Data(Splits):
     `Stream`; all with images of one shape. `valid` and `test` may hold no image. Optional: `name`; `labels`, split ->
     (N,) int64; `classes`, the names of the labels; `binarize`, "static" for images that are sampled already, "dynamic"
     to sample each batch of train anew; `indices`, split -> (N,) positions in the source; `augment`, "flip", "shift" or
-    "flip+shift", at random in training batches; `notes`, sentences on what the images were made of. An InputError says
+    "flip+shift", at random in training batches; `notes`, sentences on what the images were made of; `truth`, split ->
+    name -> (N, …), what is known of each image. An InputError says
     what does not fit. `load_data` makes a `Data` of nearly anything."""
 
     def batch_indices(self,
