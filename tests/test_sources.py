@@ -20,7 +20,7 @@ from vae_nb import IndexedImages, load_data
 from vae_nb.basics.checks import InputError, MissingPackageError
 from vae_nb.cli import main
 from vae_nb.data import decoded_images, folders, picture_files
-from vae_nb.data.digits import bundled_digits
+from vae_nb.data.built_in import bundled_digits
 from vae_nb.data.picture_files import PictureFiles
 from vae_nb.data.splits import SPLITS
 
