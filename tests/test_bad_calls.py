@@ -74,7 +74,7 @@ FAMILIES = {
               (DATA, "is a Data; .*the model comes before"), (LINEAR, "is a Linear; expected a VAE"),
               (PARALLEL, r"is a DataParallel; expected the VAE inside: \w+\.module"), (v.VAE, "is a type; .*not its class")],
     "data": [(None, "=None: expected images"), (3, "=3: expected images"), (PAIR, "is a tuple; expected the images alone"), (MODEL, "is a VAE; expected images, not a model"),
-             ("/no/such/folder", "='/no/such/folder' does not exist"), (["a", "b"], "is a list; expected")],
+             ("/no/such/folder", "='/no/such/folder' does not exist"), (["a", "b"], r"=\['a', 'b'\]: expected images, or the names of image files")],
     "images": [(None, "=None: expected a tensor"), ("x", "='x': expected a tensor"), (3.0, r"=3\.0: expected a tensor"),
                (X[:4, ..., :3], r"has shape \(4, 1, 4, 3\)")],
     "table": [(3, "=3: expected a table"), ("history.csv", "='history.csv': expected a table"), (PAIR, "is a tuple; expected"),

@@ -173,13 +173,13 @@ def test_fit(tmp_path):
     photo(20, 40).save(tmp_path / "wide.png")
     photo(20, 20).save(tmp_path / "square.png")
     notes = {fit: said(load_data(tmp_path, resize=16, fit=fit, **WHOLE)) for fit in ("crop", "pad", "stretch")}
-    assert "1 image lose up to 50% of their area" in notes["crop"] and "get white borders" in notes["pad"] and "stretched" in notes["stretch"]
+    assert "are cut, by up to 50% of the area (1 image; fit='pad' keeps all)" in notes["crop"] and "get white borders (1 image)" in notes["pad"] and "stretched (1 image)" in notes["stretch"]
     padded = load_data(tmp_path / "wide.png", resize=16, fit="pad", background="#010203", **WHOLE).train[0]
     assert padded[:, 0, 5].tolist() == padded[:, 15, 5].tolist() == [1, 2, 3] and padded.shape == (3, 16, 16)
     clear = load_data(tmp_path / "wide.png", resize=16, fit="pad", mode="RGBA", **WHOLE).train[0]
     assert clear[3, 0].unique().tolist() == [0] and clear[3, 8].unique().tolist() == [255]
     assert load_data(digits[:30], resize=(14, 28), fit="stretch", **QUIET).image_shape == (1, 14, 28)
-    assert "lose up to 50%" in said(load_data(digits[:30], resize=(14, 28), **QUIET))
+    assert "cut, by up to 50%" in said(load_data(digits[:30], resize=(14, 28), **QUIET))
 
 
 def test_sizes_from_one_pixel(tmp_path):

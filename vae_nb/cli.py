@@ -61,7 +61,7 @@ def with_full_paths(options: dict, # as typed
         if isinstance(word, list): return [full(name, one) for one in word]
         if name not in ("source", "test", "root", "labels", "groups") or not isinstance(word, str): return word
         path = check_path(name, word).absolute()
-        there = path.exists() or name == "source" and has_magic(word)
+        there = path.is_dir() or path.suffix and path.exists() or name == "source" and has_magic(word)
         return str(path) if name == "root" or there and word not in DATA_SETS else word
     return {name: full(name, word) for name, word in options.items()}
 
@@ -86,8 +86,8 @@ def settings_by_function(options: dict,         # as typed
         return {name: value for name, value in (defaults | options_of(f, options)).items() if name not in left_out}
     return {f.__name__: settings(f) for f in (load_data, create_vae, fit)}
 
-# %% ../nbs/09_cli.ipynb #cc723d6b
-NAMED_IN_TEXTS = "resize|fit|mode|background|scale|pages|skip_broken|key|labels|groups" # options of load_data that notes and messages name
+# %% ../nbs/09_cli.ipynb #1918b438
+NAMED_IN_TEXTS = "resize|fit|mode|background|scale|pages|skip_broken|key|labels|groups" # options that notes and messages name
 
 
 def in_flags(text: object, # with options as in Python, such as fit='pad'

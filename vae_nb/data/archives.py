@@ -41,7 +41,8 @@ def add_members(found: FileList,            # to which the pictures are added, a
         elif not is_picture(name): found.left_out[kind_left_out(name)] += 1
         else:
             full = f"{os.path.basename(archive)}/{path}"
-            if size > MAX_MEMBER_BYTES: found.broken[full] = f"{printable(full)} says that it has {size / 2 ** 30:,.1f} GB; expected a picture"
+            if size > MAX_MEMBER_BYTES:
+                found.broken[full] = f"{printable(full)} says that it has {size / 2 ** 30:,.1f} GB; expected a picture"
             else: kept.append(i); found.names.append(full); found.folders.append(path.parts[:-1])
     return kept
 
@@ -55,7 +56,8 @@ def archive_name(path: str | Path) -> str:
 def zip_files(path: str | Path) -> FileList:
     "The pictures in a zip archive."
     try: archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError) as e: raise InputError(f"{path} can't be read as a zip archive ({e})") from None
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError) as e:
+        raise InputError(f"{path} can't be read as a zip archive ({e})") from None
     members = [m for m in archive.infolist() if not m.is_dir()]
     found = FileList(archive_name(path), [], lambda i: content(pictures[i]))
     links = [m for m in members if stat.S_ISLNK(m.external_attr >> 16)]
@@ -66,7 +68,8 @@ def zip_files(path: str | Path) -> FileList:
     def content(member: zipfile.ZipInfo) -> bytes:
         try: return archive.read(member)
         except Exception as e:  # zipfile and zlib have no one way to say that a member is damaged, or has a password
-            raise InputError(f"{os.path.basename(path)}/{printable(member.filename)} can't be read from the archive ({type(e).__name__}: {e})") from None
+            raise InputError(f"{os.path.basename(path)}/{printable(member.filename)} can't be read from the archive "
+                             f"({type(e).__name__}: {e})") from None
     return found
 
 # %% ../../nbs/data/08_archives.ipynb #c50d7ad2
@@ -87,7 +90,8 @@ def plain_tar(path: str | Path) -> IO[bytes]:
             whole.write(part)
             if whole.tell() > limit + 2 ** 20:
                 whole.close()
-                raise InputError(f"{path} grows by more than {MAX_GROWTH} times when it is decompressed; expected an archive of pictures")
+                raise InputError(f"{path} grows by more than {MAX_GROWTH} times when it is decompressed; expected an archive "
+                                 "of pictures")
     return whole
 
 

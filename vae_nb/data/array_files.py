@@ -16,7 +16,7 @@ import torch
 from ..basics.checks import InputError, MissingPackageError
 from .arrays import Reading, array_source, as_tensor, check_layout, value_range
 from .folders import encoded
-from .picture_files import Look, full_scale
+from .picture_files import Look, full_scale, scale_words
 from .splits import ImageSource
 from .streams import IndexedImages
 
@@ -50,7 +50,8 @@ def read_h5(path: Path) -> dict:
     return found
 
 
-READERS: dict[str, Callable[[Path], dict]] = {".npy": read_npy, ".npz": read_npz, ".pt": read_pt, ".pth": read_pt, ".h5": read_h5, ".hdf5": read_h5}
+READERS: dict[str, Callable[[Path], dict]] = {".npy": read_npy, ".npz": read_npz, ".pt": read_pt, ".pth": read_pt,
+                                              ".h5": read_h5, ".hdf5": read_h5}
 
 
 def read_arrays(path: Path, # with a suffix of `READERS`
@@ -75,7 +76,8 @@ def choose_array(arrays: Mapping,  # name -> array
     if key is not None and key in arrays: return key
     names = [name for name, part in arrays.items() if len(part.shape) in (3, 4)]
     if key is None and len(names) == 1: return names[0]
-    held = ", ".join(f"{name!r} {tuple(part.shape)} {str(part.dtype).removeprefix('torch.')}" for name, part in list(arrays.items())[:20])
+    held = ", ".join(f"{name!r} {tuple(part.shape)} {str(part.dtype).removeprefix('torch.')}"
+                     for name, part in list(arrays.items())[:20])
     asked = f"{argument}={key!r}" if key is not None else f"{argument}=None"
     raise InputError(f"{asked}: {path} holds {held if list(arrays) != [''] else 'one array without a name'}; expected "
                      f"{'one of these names' if key is not None else 'the name of the images, (N, C, H, W) or (N, H, W)'}")
@@ -106,14 +108,15 @@ def array_file_source(path: Path,
     x = arrays[name]
     if labels is None and list(arrays) == ["0", "1"] and len(arrays["1"].shape) == 1: labels = "1"  # (images, labels)
     if np.prod(x.shape) * x.dtype.itemsize > MAX_IN_MEMORY:
-        source = IndexedImages(x, resize=reading.resize, fit=reading.fit, background=reading.background, scale=reading.scale, name=argument)
+        source = IndexedImages(x, resize=reading.resize, fit=reading.fit, background=reading.background,
+                               scale=reading.scale, name=argument)
     else:
         x, moved = channels_first(as_tensor(x if isinstance(x, (torch.Tensor, np.ndarray)) else np.asarray(x[()]), argument))
         if moved: notes.append("The channels came last, and were moved to the front.")
-        if not x.is_floating_point() and x.dtype not in (torch.bool, torch.uint8) and reading.scale is None and value_range(x)[1] > 255:
+        integers = not x.is_floating_point() and x.dtype not in (torch.bool, torch.uint8)
+        if integers and reading.scale is None and value_range(x)[1] > 255:
             reading = replace(reading, scale=full_scale([Look([], ends=[value_range(x)])]))
-            black, white = reading.scale or (0, 1)
-            notes.append(f"More than 8 bits: {black:,g} is black and {white:,g} is white (scale={f'{white:g}' if not black else (black, white)} keeps it so).")
+            notes.append(f"More than 8 bits: {scale_words(reading.scale)}.")
         source = array_source(x, reading, argument=argument, by_content=True)
     if labels is not None: source.labels = torch.from_numpy(encoded(source.per_image(
         np.asarray(arrays[choose_array(arrays, path, labels, "labels")][:]).tolist(), "labels"))[0])

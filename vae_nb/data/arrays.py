@@ -263,7 +263,7 @@ class Reading:
         for name in names:
             value = getattr(self, name)
             if value != defaults[name]:
-                raise InputError(f"{name}={value!r} is for pictures; expected nothing else than {defaults[name]!r} for {source}")
+                raise InputError(f"{name}={value!r} is for pictures; expected {defaults[name]!r} for {source}")
 
 
 AS_THEY_ARE = Reading(progress=False)

@@ -58,7 +58,8 @@ def store_images(folder: Path,         # made if it is not there
         with tempfile.TemporaryDirectory(prefix=".new-", dir=folder) as part:
             save_file({"images": images.contiguous()}, Path(part, key), {"blake2b": pixel_digest(images)})
             os.replace(Path(part, key), folder / f"{key}.safetensors")
-    except OSError as e: warnings.warn(f"the decoded images could not be kept in {folder} ({e.strerror}); they are decoded anew next time")
+    except OSError as e:
+        warnings.warn(f"the decoded images could not be kept in {folder} ({e.strerror}); they are decoded anew next time")
 
 
 def stored_images(folder: Path,
@@ -68,8 +69,9 @@ def stored_images(folder: Path,
     path = folder / f"{key}.safetensors"
     if not path.is_file(): return None
     try:
-        with safe_open(path, "pt") as file: images, said = file.get_tensor("images").clone(), (file.metadata() or {}).get("blake2b")
-    except Exception: images, said = torch.empty(0), None  # safetensors' reader has no one way to say that a file is damaged
+        with safe_open(path, "pt") as file:
+            images, said = file.get_tensor("images").clone(), (file.metadata() or {}).get("blake2b")
+    except Exception: images, said = torch.empty(0), None  # safetensors has no one way to say that a file is damaged
     if said != pixel_digest(images):
         warnings.warn(f"{path} is damaged; the images are decoded again")
         return None

@@ -44,10 +44,11 @@ def printable(name: str) -> str:
 def read_file(path: str | Path,
               ) -> bytes: # its content
     "The bytes of a regular file; a pipe, which would be waited for, is refused."
+    name = printable(str(path))
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode): raise InputError(f"{printable(str(path))} is no file that can be read twice")
+        if not stat.S_ISREG(os.stat(path).st_mode): raise InputError(f"{name} is no file that can be read twice")
         with open(path, "rb") as file: return file.read()
-    except OSError as e: raise InputError(f"{printable(str(path))} can't be read: {e.strerror}; mend it or remove it") from None
+    except OSError as e: raise InputError(f"{name} can't be read: {e.strerror}; mend it or remove it") from None
 
 # %% ../../nbs/data/06_folders.ipynb #1b5eb8b5
 def is_picture(name: str) -> bool:
@@ -68,7 +69,8 @@ def walk(folder: str,         # where to begin
     root = os.path.realpath(folder)
     files, seen = [], set()
     waiting: list[tuple[str, tuple[str, ...], str]] = [(folder, (), root)] # place, its parts, where it really is
-    def read_anyway(real: str) -> bool: return (real + os.sep).startswith(root + os.sep) or root.startswith(real.rstrip(os.sep) + os.sep)
+    def read_anyway(real: str) -> bool:
+        return (real + os.sep).startswith(root + os.sep) or root.startswith(real.rstrip(os.sep) + os.sep)
     while waiting:
         place, parts, real = waiting.pop()
         if real in seen: found.left_out["link to a folder that is read anyway"] += 1; continue

@@ -32,8 +32,8 @@ def opened_picture(file: str | Path | IO[bytes], # a file, or its bytes in a buf
     try:
         with Image.open(file) as picture: yield picture
     except Image.DecompressionBombError:
-        raise InputError(f"{name} has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, perhaps to exhaust the memory; if you "
-                         "trust it: PIL.Image.MAX_IMAGE_PIXELS = None") from None
+        raise InputError(f"{name} has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, perhaps to exhaust the "
+                         "memory; if you trust it: PIL.Image.MAX_IMAGE_PIXELS = None") from None
     except InputError: raise
     except Exception as e: # Pillow's readers raise nearly anything
         raise InputError(f"{name} can't be read as an image ({type(e).__name__}); mend it or remove it") from e
@@ -92,9 +92,9 @@ def read_headers(file: str | Path | IO[bytes],   # a file, or its bytes in a buf
             asked = picture.format != "PNG" or "exif" in picture.info  # else a PNG would be decoded to look for it
             turned = asked and picture.getexif().get(0x0112, 1) >= 5
             width, height = picture.size[::-1] if turned else picture.size
-            found.append(Header(picture.format or "", picture.mode, (height, width),
-                                picture.has_transparency_data, own_mode(picture, reading.background),
-                                not is_deep(picture.mode) and any(";16" in str(tile[3]) for tile in getattr(picture, "tile", ())), n - kept))
+            lost = not is_deep(picture.mode) and any(";16" in str(tile[3]) for tile in getattr(picture, "tile", ()))
+            found.append(Header(picture.format or "", picture.mode, (height, width), picture.has_transparency_data,
+                                own_mode(picture, reading.background), lost, n - kept))
         return found
 
 # %% ../../nbs/data/04_image_files.ipynb #ecd48806
@@ -138,8 +138,8 @@ def picture_tensor(picture: Image.Image,       # grey, colour, or more than 8 bi
     if not is_deep(picture.mode): return x
     if reading.scale is None:
         if not x.is_floating_point():
-            raise InputError(f"{name} has more than 8 bits a channel (mode {picture.mode}, values to {x.max():,}); expected scale=, "
-                             "the value that is white, as scale=65535")
+            raise InputError(f"{name} has more than 8 bits a channel (mode {picture.mode}, values to {x.max():,}); "
+                             "expected scale=, the value that is white, as scale=65535")
         x = check_pixels(x[None], str(name), floats_to_bytes=False)[0]  # floats from 0 to 1
     else: x = scale_pixels(x, reading.scale, str(name))
     C = {"RGB": 3, "RGBA": 4}.get(reading.mode, 1)

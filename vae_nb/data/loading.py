@@ -19,7 +19,7 @@ from dataclasses import dataclass, fields, replace
 from inspect import signature
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, SupportsFloat, cast
+from typing import TYPE_CHECKING, Any, Literal, SupportsFloat, TypeGuard, cast
 
 import numpy as np
 import torch
@@ -190,14 +190,16 @@ def given_values(values: "Collection | str | Path", # or a file: .npy, or text w
         if isinstance(values, Sequence | np.ndarray): return cast(Sequence, values)
         raise InputTypeError(refusal(argument, values, "one value for each image, or a file of them"))
     path = check_path(argument, values)
-    if not path.is_file(): raise InputError(f"{argument}={str(values)!r} is no file; expected one value for each image, or a file of them")
+    if not path.is_file():
+        raise InputError(f"{argument}={str(values)!r} is no file; expected one value for each image, or a file of them")
     if path.suffix == ".npy": return np.load(path, allow_pickle=False)
     return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
 
 
 def group_values(source: ImageSource, groups: "Collection | str | Path") -> Sequence: # one for each image
     "What tells the group of each image."
-    if not isinstance(groups, str) or not (groups == "folder" or "(" in groups): return source.per_image(given_values(groups, "groups"), "groups")
+    if not isinstance(groups, str) or not (groups == "folder" or "(" in groups):
+        return source.per_image(given_values(groups, "groups"), "groups")
     if not isinstance(source, PictureFiles):
         raise InputError(f"groups={groups!r} goes by the names of files; expected one value for each image")
     if groups == "folder": return [os.path.dirname(name) for name in source.names]
@@ -233,7 +235,8 @@ def file_sources(files: FileList,
     folders = inner_folders(files.folders)
     splits = folder_splits(folders, files.name) if folders else None
     if splits: folders = [f[1:] for f in folders]
-    source = PictureFiles(files, asking.reading, cache=decoded_folder(asking.root) if asking.cache else None, argument=argument)
+    cache = decoded_folder(asking.root) if asking.cache else None
+    source = PictureFiles(files, asking.reading, cache=cache, argument=argument)
     labels = files.labels if files.labels is not None else [f[0] for f in folders] if folders and all(folders) else None
     if asking.labels is None and labels is not None:
         each = source.per_image(labels, "labels")
@@ -246,7 +249,8 @@ def file_sources(files: FileList,
     describe(source, asking if asking.groups is not None or files.groups is None else replace(asking, groups=files.groups))
     if splits is None: return Opened(files.name, source)
     at = np.array(splits)[source.file]
-    parts = {split: source.subset(torch.from_numpy(np.flatnonzero(at == split))) for split in SPLITS if (at == split).any()}
+    places = {split: torch.from_numpy(np.flatnonzero(at == split)) for split in SPLITS}
+    parts = {split: source.subset(i) for split, i in places.items() if len(i)}
     return Opened(files.name, parts["train"], parts.get("valid"), parts.get("test"))
 
 
@@ -264,10 +268,15 @@ def path_source(path: Path, asking: Asking, argument: str) -> Opened: # of a fil
     images = array_file_source(path, asking.reading, asking.key, inside, argument)
     return Opened(path.stem, describe(images, asking if inside is None else replace(asking, labels=None)))
 
-# %% ../../nbs/data/11_loading.ipynb #650140ed
+# %% ../../nbs/data/11_loading.ipynb #3d405dc8
 def is_known(source: object) -> bool:
     "Is it the name of a well-known data set?"
     return isinstance(source, str) and source in KNOWN_NAMES
+
+
+def is_paths(source: Any) -> TypeGuard[Sequence[str | Path]]:
+    "Is it a list of the names of files?"
+    return isinstance(source, (list, tuple)) and len(source) > 0 and all(isinstance(part, (str, Path)) for part in source)
 
 
 def source_name(source: object, # as `load_data` takes it
@@ -287,8 +296,8 @@ def behind_loader(source: Any,    # as a user may give it
     "What a DataLoader reads, unless it makes something else of it."
     if not isinstance(source, DataLoader): return source
     if source.collate_fn in (default_collate, default_convert): return source.dataset
-    raise InputTypeError(f"{argument} is a DataLoader with a collate_fn of its own, which is not used here; expected loader.dataset, "
-                         "or for batches of one image Stream(loader)")
+    raise InputTypeError(f"{argument} is a DataLoader with a collate_fn of its own, which is not used here; expected "
+                         "loader.dataset, or for batches of one image Stream(loader)")
 
 
 def open_source(source: object,          # a known name, a path, paths, a tensor, an array or a data set
@@ -296,24 +305,27 @@ def open_source(source: object,          # a known name, a path, paths, a tensor
                 argument: str = "source", # name of the argument, for the message
                 ) -> Opened:
     "Find out what `source` is."
-    if isinstance(source, (list, tuple)) and source and all(isinstance(part, (str, Path)) for part in source):
-        return file_sources(path_files(source), asking, argument)
+    if is_paths(source):
+        if any(map(os.path.exists, source)): return file_sources(path_files(source), asking, argument)
+        raise InputError(refusal(argument, source, "images, or the names of image files; there is no file of these names"))
     source = behind_loader(source, argument)
     if not isinstance(source, (str, Path)):
         images = wrap_dataset(source, asking.reading, argument)
         if images is None: images = array_source(source, asking.reading, argument=argument, by_content=True)
         return Opened("images", describe(images, asking))
     path = check_path(argument, source)
-    if is_known(source) or not path.exists() and path.name == str(source) and not path.suffix and not glob.has_magic(str(source)):
+    a_word = path.name == str(source) and not path.suffix and not glob.has_magic(str(source))
+    if is_known(source) or a_word and not path.exists():
         if asking.labels is not None or asking.groups is not None:
-            raise InputError(f"{'labels' if asking.labels is not None else 'groups'}: {str(source)!r} has labels and splits of its own")
+            what = "labels" if asking.labels is not None else "groups"
+            raise InputError(f"{what}: {str(source)!r} has labels and splits of its own")
         train, test = known_sources(str(source), asking, argument)
         return Opened(str(source), train, test=test)
     if path.is_dir(): return file_sources(folder_files(path), asking, argument)
     if path.is_file(): return path_source(path, asking, argument)
-    if path.exists(): raise InputError(f"{argument}={str(source)!r} is a pipe or a device; expected a file or a folder of images")
-    if not glob.has_magic(str(source)): raise InputError(f"{argument}={str(source)!r} does not exist; expected a folder of images, or a file")
-    return file_sources(pattern_files(str(source)), asking, argument)
+    if not path.exists() and glob.has_magic(str(source)): return file_sources(pattern_files(str(source)), asking, argument)
+    problem = "is a pipe or a device" if path.exists() else "does not exist"
+    raise InputError(f"{argument}={str(source)!r} {problem}; expected a folder of images, or a file")
 
 # %% ../../nbs/data/11_loading.ipynb #857e275b
 def warn_of_shared(images: ImageSource, # to train on
@@ -385,6 +397,7 @@ def test_source(test: AnySource,     # of its own
     found = open_source(test, Asking(like, asking.root, asking.key, cache=asking.cache), "test")
     if found.test is not None: return found.test
     warn_of_shared(images, found.images)
+    found.images.notes = tuple(f"For the test: {note}" for note in found.images.notes[:1]) + found.images.notes[1:]
     return found.images
 
 
@@ -442,7 +455,8 @@ def load_data(source: AnySource | Data = "mnist-10k", # a name, path, tensor, ar
     if isinstance(source, Data):
         defaults = {name: p.default for name, p in signature(load_data).parameters.items()}
         for name in set(given) - {"source", "root", "seed", "valid", "progress", "cache"}:
-            if given[name] is not defaults[name]: raise InputError(f"source is a Data already; expected no {name} with it")
+            same = given[name] is defaults[name] or isinstance(given[name], (str, bool)) and given[name] == defaults[name]
+            if not same: raise InputError(f"source is a Data already; expected no {name} with it")
         return source
     refuse_no_source(source, "source")
     check_count("seed", seed, 0)
@@ -478,7 +492,7 @@ def as_data(x: AnySource | Data,
     with renamed("source", argument):
         if isinstance(x, (Data, str, Path)): return load_data(x, **options)
         refuse_no_source(x, argument)
-        if isinstance(x, (list, tuple)) and x and all(isinstance(part, (str, Path)) for part in x): return load_data(x, **options)
+        if is_paths(x): return load_data(x, **options)
         x = behind_loader(x, argument)
         asked = {f.name: options[f.name] for f in fields(Reading) if f.name in options}
         images = wrap_dataset(x, Reading(**asked), argument)

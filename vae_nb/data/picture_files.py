@@ -127,27 +127,32 @@ def size_notes(sizes: Counter,     # (height, width) -> how many images
     if reading.resize is None: return
     kept = {size: fitted(size, reading.resize, reading.fit)[0] for size in sizes}
     cut = {size: 1 - h * w / (size[0] * size[1]) for size, (h, w) in kept.items()}
-    n, height_width = sum(sizes[size] for size in sizes if cut[size] > 0.005), "×".join(map(str, reading.resize))
-    what = f"All are scaled to {height_width}"
+    n, what = sum(cut[size] > 0.005 for size in sizes), f"All are scaled to {'×'.join(map(str, reading.resize))}"
     bent = sum(n for (h, w), n in sizes.items() if h * reading.resize[1] != w * reading.resize[0])
-    if n: yield f"{what}, and cut to its proportions: {plural(n, 'image')} lose up to {max(cut.values()):.0%} of their area (fit='pad' keeps all)."
-    elif bent and reading.fit == "stretch": yield f"{what}; {plural(bent, 'image')} of other proportions are stretched."
-    elif bent and reading.fit == "pad": yield f"{what}; {plural(bent, 'image')} of other proportions get {colour_words(reading.background)} borders."
+    many, other = plural(bent, "image"), f"{what}; other proportions"
+    if n: yield f"{other} are cut, by up to {max(cut.values()):.0%} of the area ({many}; fit='pad' keeps all)."
+    elif bent and reading.fit == "stretch": yield f"{other} are stretched ({many})."
+    elif bent and reading.fit == "pad": yield f"{other} get {colour_words(reading.background)} borders ({many})."
     else: yield f"{what}."
 
-# %% ../../nbs/data/07_picture_files.ipynb #6b3c98ef
+# %% ../../nbs/data/07_picture_files.ipynb #39ee9667
+def scale_words(scale: tuple[float, float] | None, # black and white
+                ) -> str:
+    "What is black and what is white, and the option that says so."
+    black, white = scale or (0, 1)
+    meant = f"{white:g}" if not black else f"({black:g}, {white:g})"
+    return f"{black:,g} is black and {white:,g} is white (scale={meant} keeps it so)"
+
+
 def depth_notes(headers: Sequence[Header],
                 scale: tuple[float, float] | None, # black and white, of more than 8 bits
                 ) -> Generator[str]: # sentences
     "What becomes of modes that are not simply grey or RGB."
     n = sum(is_deep(h.mode) for h in headers)
-    if n and scale:
-        black, white = (f"{value:,g}" for value in scale)
-        meant = f"{scale[1]:g}" if not scale[0] else f"({scale[0]:g}, {scale[1]:g})"
-        yield f"{plural(n, 'image')} with more than 8 bits: {black} is black and {white} is white (scale={meant} keeps it so)."
+    if n: yield f"{plural(n, 'image')} with more than 8 bits: {scale_words(scale)}."
     if n and n < len(headers): yield "All become float32, since some have more than 8 bits."
     if n := sum(h.lost for h in headers): yield f"{plural(n, 'image')} in colour with 16 bits are read as 8 bits."
-    if others := Counter(h.mode for h in headers if h.mode in ("CMYK", "YCbCr", "LAB", "HSV") and h.format != "JPEG" or h.mode == "CMYK"):
+    if others := Counter(h.mode for h in headers if h.mode in ("CMYK", "YCbCr", "LAB", "HSV")):
         yield f"{counted(others)} converted without a colour profile."
 
 
@@ -167,12 +172,15 @@ def picture_notes(files: FileList,
            f"{kinds(Counter(h.mode for h in headers))}; read as {dict(L='grey').get(mode, mode)}.")
     yield from size_notes(sizes, reading)
     if (n := sum(h.alpha for h in headers)) and mode != "RGBA":
-        yield f"{plural(n, 'image')} with transparency laid on {colour_words(reading.background)} (background= takes another colour, mode='RGBA' keeps it)."
+        yield (f"{plural(n, 'image')} with transparency laid on {colour_words(reading.background)} "
+               "(background= takes another colour, mode='RGBA' keeps it).")
     yield from depth_notes(headers, scale)
-    if n := sum(look.pages[0].left for look in looks.values()): yield f"{plural(n, 'later page')} not read (pages='all' reads them)."
+    if n := sum(look.pages[0].left for look in looks.values()):
+        yield f"{plural(n, 'later page')} not read (pages='all' reads them)."
     endings = Image.registered_extensions()
-    wrong = [printable(files.names[i]) for i, look in looks.items() if (said := endings.get(os.path.splitext(files.names[i])[1].lower()))
-             and said != look.pages[0].format and look.pages[0].format != "MPO"]
+    said = {i: endings.get(os.path.splitext(files.names[i])[1].lower()) for i in looks}
+    wrong = [printable(files.names[i]) for i, look in looks.items() if said[i] not in (None, look.pages[0].format)
+             and look.pages[0].format != "MPO"]
     if wrong: yield f"{plural(len(wrong), 'file')} of another format than the name says, read by content: {listed(wrong)}."
     if files.left_out: yield f"Left out: {counted(files.left_out)}."
     if files.broken: yield f"Broken, and left out: {listed([printable(name) for name in files.broken])}."
@@ -184,8 +192,8 @@ class BrokenFiles(InputError):
         self.problems = list(problems)
         if len(problems) == 1: super().__init__(f"{problems[0]}; or skip_broken=True goes on without it"); return
         whys = [problem.removesuffix("; mend it or remove it") for problem in problems]
-        super().__init__(f"{len(problems):,} files can't be used; mend or remove them, or skip_broken=True goes on without "
-                         f"them: {'; '.join(whys[:20])}" + (f"; and {len(whys) - 20:,} more" if len(whys) > 20 else ""))
+        super().__init__(f"{len(problems):,} files can't be used; mend or remove them, or skip_broken=True goes on "
+                         f"without them: {'; '.join(whys[:20])}" + (f"; and {len(whys) - 20:,} more" if len(whys) > 20 else ""))
 
 
 class PictureFiles(ImageSource):
@@ -204,8 +212,8 @@ class PictureFiles(ImageSource):
         self.files, self.cache = files, cache
         looks = self._look(reading)
         self.headers = [page for look in looks.values() for page in look.pages]
-        self.file = np.array([i for i, look in looks.items() for _ in look.pages])                # (N,) number of the file
-        self.page = np.array([j for look in looks.values() for j in range(len(look.pages))])      # (N,) number of the page
+        self.file = np.array([i for i, look in looks.items() for _ in look.pages])           # (N,) number of the file
+        self.page = np.array([j for look in looks.values() for j in range(len(look.pages))]) # (N,) number of the page
         super().__init__(len(self.headers))
         self.mode = reading.mode if reading.mode != "keep" else "L" if all(h.own == "L" for h in self.headers) else "RGB"
         self.deep = any(is_deep(h.mode) for h in self.headers)
@@ -242,7 +250,8 @@ class PictureFiles(ImageSource):
         for i, header in enumerate(self.headers):
             if header.size == first: continue
             sizes = [f"{printable(self.names[j])} is {h}×{w}" for j, (h, w) in ((i, header.size), (0, first))]
-            raise InputError(f"{', but '.join(sizes)}; expected images of one size: resize=64, or resize=(height, width), makes them so")
+            raise InputError(f"{', but '.join(sizes)}; expected images of one size: "
+                             "resize=64, or resize=(height, width), makes them so")
 
     @property
     def names(self) -> list[str]: return [self.files.names[i] for i in self.file]
@@ -251,7 +260,8 @@ class PictureFiles(ImageSource):
     def dtype(self) -> torch.dtype: return torch.float32 if self.deep else torch.uint8
 
     @property
-    def image_shape(self) -> tuple[int, ...]: return {"L": 1, "RGB": 3, "RGBA": 4}[self.mode], *(self.resize or self.headers[0].size)
+    def image_shape(self) -> tuple[int, ...]:
+        return {"L": 1, "RGB": 3, "RGBA": 4}[self.mode], *(self.resize or self.headers[0].size)
 
     def per_image(self, values: Sequence, argument: str) -> Sequence:
         "What a user knows of each image, or of each file."
@@ -268,14 +278,16 @@ class PictureFiles(ImageSource):
                     x = picture_tensor(page_of(picture, page, self.mode, self.reading.background), self.reading, name)
                     if self.deep and x.dtype == torch.uint8: x = x / 255
                     x = self.reading.sized(x[None])[0]
-                    if x.shape != out.shape[1:]: raise InputError(f"{name} has shape {tuple(x.shape)}; expected {tuple(out.shape[1:])}")
+                    if x.shape != out.shape[1:]:
+                        raise InputError(f"{name} has shape {tuple(x.shape)}; expected {tuple(out.shape[1:])}")
                     out[row] = x
         except InputError as e: return str(e)
 
     def _decode(self, positions: np.ndarray, progress: bool) -> tuple[torch.Tensor, dict[int, str]]: # file -> problem
         "The images at these places of the whole source."
         out, by_file = torch.empty(len(positions), *self.image_shape, dtype=self.dtype), {}
-        for row, i in enumerate(positions.tolist()): by_file.setdefault(int(self.file[i]), []).append((row, int(self.page[i])))
+        files, pages = self.file[positions].tolist(), self.page[positions].tolist()
+        for row, (file, page) in enumerate(zip(files, pages)): by_file.setdefault(file, []).append((row, page))
         work = [(number, sorted(rows, key=lambda row: row[1])) for number, rows in by_file.items()]
         found = in_parallel(lambda i: self._decode_file(*work[i], out), len(work), "reading images", progress, 16)
         return out, {work[i][0]: problem for i, problem in enumerate(found) if problem is not None}

@@ -99,7 +99,8 @@ def smallest(numbers: np.ndarray,  # (n,) uint64; copies of one image have the s
     chosen = np.isin(numbers, groups[taken])
     if whole:
         if taken.any(): return chosen
-        raise InputError(f"groups: the smallest has {sizes.min():,} images, and a split has room for {left:,}; expected smaller groups")
+        raise InputError(f"groups: the smallest has {sizes.min():,} images, and a split has room for {left:,}; expected "
+                         "smaller groups")
     if left and (not fraction or not taken.any()):
         torn = np.flatnonzero(numbers == groups[~taken][0])[:1 if fraction else left]
         warnings.warn(f"{len(torn)} of the held-out images have copies in another split: their number, or that of the "
@@ -119,9 +120,8 @@ def split_by_content(identities: np.ndarray,         # (N,) uint64
     units, whole = (identities, False) if groups is None else (groups, True)
     n, kinds = len(identities), len(np.unique(units))
     counts = split_counts(n, valid, test)  # raises for what can't be right
-    if whole and kinds < sum(map(bool, counts.values())):
-        raise InputError(f"groups has {kinds} different values; expected at least one for each split, {sum(map(bool, counts.values()))}")
-    if kinds < sum(map(bool, counts.values())):
+    if kinds < (wanted := sum(map(bool, counts.values()))):
+        if whole: raise InputError(f"groups has {kinds} different values; expected at least one for each of {wanted} splits")
         warnings.warn(f"only {kinds} of {n:,} images differ, too few to split by content: split by position", stacklevel=2)
         return split_indices(n, valid, test, seed, part)
     for_test, for_valid, _ = random_numbers(units, seed, part)

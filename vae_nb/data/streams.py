@@ -63,7 +63,8 @@ def as_image(item: object,                  # a sample of any kind
     if isinstance(x, (bytes, bytearray, Image.Image)):
         if reading.mode == "keep" and channels == 3: reading = replace(reading, mode="RGB")
         mode, ground = None if reading.mode == "keep" else reading.mode, reading.background
-        picture = page_of(x, 0, mode, ground) if isinstance(x, Image.Image) else read_image(io.BytesIO(x), mode, where, ground)
+        picture = (page_of(x, 0, mode, ground) if isinstance(x, Image.Image) else
+                   read_image(io.BytesIO(x), mode, where, ground))
         return reading.sized(picture_tensor(picture, reading, where)[None])[0]
     x = as_tensor(x, where, "an image: a tensor, array, PIL image or a file's bytes")
     reading.refuse("arrays", "mode")
@@ -194,8 +195,8 @@ def dataset_labels(dataset: object,
     try: x = np.asarray(labels)
     except (ValueError, TypeError): return None, None
     if x.ndim != 1 or x.dtype.kind not in "biu" or len(x) != len(dataset): return None, None  # type: ignore
-    names = [str(c).split(" - ")[0] for c in classes] if isinstance(classes, Collection) and not isinstance(classes, str) else None
-    return x, tuple(names) if names and x.min() >= 0 and x.max() < len(names) else None
+    names = [str(c).split(" - ")[0] for c in classes] if isinstance(classes, (list, tuple)) else []  # MNIST's read "0 - zero"
+    return x, tuple(names) if names and 0 <= x.min() <= x.max() < len(names) else None
 
 # %% ../../nbs/data/09_streams.ipynb #ed05bfef
 @runtime_checkable
@@ -213,7 +214,8 @@ class IndexedImages(ItemSource):
     of a file; alone, first in a tuple, or in a dict, and `key` names its place if there are several. All images must
     have one shape, or `resize` makes it so. `workers` threads decode, and `prefetch` batches are read ahead; neither
     where reading draws from a global random generator. Splits go by position. `images[i]` gives a tensor, uint8 or
-    float32 in [0, 1]; `mode`, `background`, `fit` and `scale` are as for `load_data`. An InputError names the item that can't be read."""
+    float32 in [0, 1]; `mode`, `background`, `fit` and `scale` are as for `load_data`. An InputError names the item that
+    can't be read."""
     description = "read as needed, by position"
 
     def __init__(self,
@@ -260,7 +262,8 @@ class IndexedImages(ItemSource):
         with self.randomness(epoch, i): return self.image(self._item(i), i)
 
     def _fill(self, x: torch.Tensor, numbers: torch.Tensor, epoch: int, each: Callable):
-        if self.array is not None and self.array.dtype == np.uint8 and self.resize is None and self.reading.scale is None:
+        as_stored = self.resize is None and self.reading.scale is None
+        if self.array is not None and self.array.dtype == np.uint8 and as_stored:
             order = numbers.argsort()
             x[order] = torch.from_numpy(self.array[numbers[order].numpy()]).view(x.shape)
         else:
@@ -303,8 +306,8 @@ class Stream(ItemSource):
     """Images (N, C, H, W) that can only be read one after another, as often as wanted.
 
     `dataset` is gone through anew in each epoch: an IterableDataset, Hugging Face in streaming mode, webdataset, any
-    iterable, or a function that returns an iterator; items, `key`, `resize` and the other options of reading are as for `IndexedImages`. `size` is
-    the number of images in an epoch. Images are shuffled locally: each moves by at most `buffer` places, and as many
+    iterable, or a function that returns an iterator; items, `key`, `resize` and the other options of reading are as for
+    `IndexedImages`. `size` is the number of images in an epoch. Images are shuffled locally: each moves by at most `buffer` places, and as many
     wait in memory at most. `prefetch` batches are read ahead. Its first images are held out for test and validation. An
     InputError says if the stream ends too early, is an iterator that can be gone through only once, or has no
     length."""
