@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import nn
@@ -65,8 +65,8 @@ def _read_pt2(path: Path) -> Callable:
 
 
 def _write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
-    with quiet():
-        torch.onnx.export(program, (), verbose=False, output_names=OUTPUTS).save(str(path))
+    with quiet(): written = torch.onnx.export(program, (), verbose=False, output_names=OUTPUTS)
+    cast(torch.onnx.ONNXProgram, written).save(str(path))
 
 
 def _read_onnx(path: Path) -> Callable:
