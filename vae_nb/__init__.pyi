@@ -107,6 +107,7 @@ from .evaluation.latents import (
     kl_figure as kl_figure,
     latent_numbers as latent_numbers,
 )
+from .evaluation.disentanglement import disentanglement as disentanglement, factor_figure as factor_figure
 from .evaluation.reports import compare as compare, report as report
 
 # explore: widgets, and a page for the browser
