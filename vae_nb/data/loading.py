@@ -124,7 +124,8 @@ def built_in_source(name: str,       # a key of `BUILT_IN`
     if resize is not None and "sigma" in truth:
         raise InputError(f"resize={resize!r}: the σ of {name!r} is known only for images as they are; expected None")
     source = array_source(images, resize, truth.get(built_in.labels or ""), built_in.classes)
-    if (groups := truth.get(built_in.groups or "")) is not None: source.identify = lambda: groups.numpy().astype(np.uint64)
+    groups = truth.get(built_in.groups or "")
+    if groups is not None: source.identify = lambda: groups.numpy().astype(np.uint64)
     source.truth = truth
     return source
 
@@ -223,7 +224,8 @@ def load_data(source: AnySource | Data = "mnist-10k", # a name, folder, tensor, 
     """Images from anywhere, in three splits.
 
     `source` is "mnist-10k" (bundled), "sprites" or another data set that is drawn (`generate_images`; `data.truth` holds
-    what is known of each image), "mnist", "fashion-mnist", "cifar10", "svhn" or "celeba" (downloaded to `root`); a folder, whose subfolders are the labels; a tensor or array, (N, C, H, W) or (N, H, W), of bools, integers to 255 or
+    what is known of each image), "mnist", "fashion-mnist", "cifar10", "svhn" or "celeba" (downloaded to `root`); a folder,
+    whose subfolders are the labels; a tensor or array, (N, C, H, W) or (N, H, W), of bools, integers to 255 or
     floats in [0, 1]; or a data set that is read as needed (`IndexedImages`, `Stream`, a torch Dataset, a mapped array).
     `valid` and `test` are counts or fractions, drawn by `seed`; `test` may also be a source of its own, and None means
     the source's own test images, else a tenth. The files of a folder and the images of an array are split by their

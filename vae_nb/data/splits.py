@@ -318,7 +318,7 @@ class Splits:
     classes: tuple[str, ...] | None = None     # names of the labels
     binarize: Literal["static", "dynamic"] | None = None # sampled already, or: sample the batches of train
     indices: dict[str, torch.Tensor] = field(default_factory=dict)       # split -> (N,) positions in the source
-    truth: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict) # split -> name -> (N, …): what is known of each image
+    truth: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict) # split -> name -> (N, …), of each image
 
     if TYPE_CHECKING:  # an `ImageSource` may stand in for a tensor, and is used like one
         def __init__(self, train: torch.Tensor | ImageSource, valid: torch.Tensor | ImageSource,
@@ -346,7 +346,8 @@ class Splits:
         rows = {f"truth[{split!r}][{name!r}]": values for name, values in self.truth[split].items()}
         if labels is not None: rows[f"labels[{split!r}]"] = labels
         for name, values in rows.items():
-            if len(values) != len(x): raise InputError(f"{name} has {len(values)} entries; expected {len(x)}, one for each image")
+            if len(values) == len(x): continue
+            raise InputError(f"{name} has {len(values)} entries; expected {len(x)}, one for each image")
         if x.dtype not in (torch.uint8, torch.float32):
             raise InputTypeError(f"{split} has dtype {x.dtype}; expected uint8 (0 to 255) or float32 (0 to 1)")
 
@@ -388,8 +389,8 @@ class Data(Splits):
     `Data(train, valid, test)` takes tensors (N, C, H, W), uint8 in 0…255 or float32 in [0, 1], or `IndexedImages` and
     `Stream`; all with images of one shape. `valid` and `test` may hold no image. Optional: `name`; `labels`, split ->
     (N,) int64; `classes`, the names of the labels; `binarize`, "static" for images that are sampled already, "dynamic"
-    to sample each batch of train anew; `indices`, split -> (N,) positions in the source; `truth`, split -> name -> (N, …), what is known of
-    each image. An InputError says what does not fit. `load_data` makes a `Data` of nearly anything."""
+    to sample each batch of train anew; `indices`, split -> (N,) positions in the source; `truth`, split -> name ->
+    (N, …), what is known of each image. An InputError says what does not fit. `load_data` makes a `Data` of nearly anything."""
 
     def batch_indices(self,
                       split: str,                   # "train", "valid" or "test"

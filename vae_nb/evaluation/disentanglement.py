@@ -21,7 +21,7 @@ from .latents import first_images
 from ..models.inference import raw_posterior
 from ..models.vae import VAE, evaluating
 
-# %% ../../nbs/evaluation/09_disentanglement.ipynb #e5000a9f
+# %% ../../nbs/evaluation/09_disentanglement.ipynb #720acd81
 BINS = 10      # of a factor that is a number; latents have twice as many
 CLASSES = 20   # integers with more values are numbers
 MIN_IMAGES, MIN_OF_CLASS = 200, 20
@@ -47,12 +47,14 @@ def as_factor(name: str,     # for the message
               ) -> Factor:
     "A column of the table of factors, or an InputError that says what is wrong with it."
     column, argument = np.asarray(values), f"factors[{name!r}]"
-    if column.shape != (n,): raise InputError(f"{argument} has shape {column.shape}; expected ({n},), as z has {n} rows")
+    if column.shape != (n,):
+        raise InputError(f"{argument} has shape {column.shape}; expected ({n},), as z has {n} rows")
     if column.dtype.kind not in "biuf" or not np.isfinite(column).all():
         raise InputError(refusal(argument, values, "finite numbers"))
     kinds, numbers, counts = np.unique(column, return_inverse=True, return_counts=True)
     if len(kinds) < 2: raise InputError(f"{argument} is {kinds[0]} everywhere; expected a factor that changes")
-    if column.dtype.kind == "f" or len(kinds) > CLASSES: return Factor(column.astype(float), in_bins(column, BINS), False)
+    if column.dtype.kind == "f" or len(kinds) > CLASSES:
+        return Factor(column.astype(float), in_bins(column, BINS), False)
     if counts.min() >= MIN_OF_CLASS: return Factor(numbers, numbers, True)
     raise InputError(f"{argument} is {kinds[counts.argmin()]} in {counts.min()} images; expected at least {MIN_OF_CLASS} "
                      "images of each class, or floats for a number")
@@ -96,7 +98,7 @@ def information_table(z: np.ndarray,             # (N, L)
     share, real = (np.array(part) for part in zip(*[zip(*row) for row in pairs]))
     return share * real.any(0) * real.any(1)[:, None]
 
-# %% ../../nbs/evaluation/09_disentanglement.ipynb #066cd1c1
+# %% ../../nbs/evaluation/09_disentanglement.ipynb #a4af1dcb
 def concentration(table: np.ndarray, # (n, m), n things that share the information of each of m others
                   ) -> float:        # 0 to 1
     "The mean share of the largest in a column, from 1/n (0) to 1; a column of zeros counts as 1/n."
@@ -112,7 +114,8 @@ def information_scores(table: np.ndarray, # (K, L)
     active = table[:, table.any(0)]
     if not active.size: return {"modularity": 0.0, "compactness": 0.0, "mig": 0.0}
     second, first = np.sort(np.pad(active, ((0, 0), (1, 0))), 1)[:, -2:].T
-    return {"modularity": concentration(active), "compactness": concentration(active.T), "mig": float((first - second).mean())}
+    return {"modularity": concentration(active), "compactness": concentration(active.T),
+            "mig": float((first - second).mean())}
 
 # %% ../../nbs/evaluation/09_disentanglement.ipynb #3e751794
 def explicitness(z: np.ndarray,              # (N, L), standardised
@@ -188,9 +191,9 @@ def all_scores(z: np.ndarray,              # (N, L), standardised
     return {name: found[name] for name in ("modularity", "compactness", "explicitness", "dci_disentanglement",
                                            "dci_completeness", "dci_informativeness", "mig")}
 
-# %% ../../nbs/evaluation/09_disentanglement.ipynb #50ed6f33
+# %% ../../nbs/evaluation/09_disentanglement.ipynb #6d6a712c
 def disentanglement(z: torch.Tensor | np.ndarray, # latents, such as means of q(z|x), (N, L), N at least 200
-                    factors: Mapping[str, torch.Tensor | np.ndarray], # name -> (N,): integers are classes, floats numbers
+                    factors: Mapping[str, torch.Tensor | np.ndarray], # name -> (N,): classes (integers) or numbers
                     halves: int = 20,             # random halves of the images for the intervals, at least 2
                     seed: int = 0,                # of the halves and of the forests
                     ) -> dict[str, dict]:         # name -> {"score": 0 to 1, "interval": (low, high)}
