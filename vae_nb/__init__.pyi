@@ -107,6 +107,7 @@ from .evaluation.latents import (
     kl_figure as kl_figure,
     latent_numbers as latent_numbers,
 )
+from .evaluation.disentanglement import disentanglement as disentanglement, factor_figure as factor_figure
 from .evaluation.reports import compare as compare, report as report
 
 # apply: what one does with a trained model

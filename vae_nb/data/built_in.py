@@ -148,7 +148,7 @@ def photo_patches(rng: np.random.Generator, # of the random numbers
 # %% ../../nbs/data/00_built_in.ipynb #2ba225b5
 class BuiltIn(NamedTuple):
     "A data set that is drawn when it is asked for."
-    draw: Callable[[np.random.Generator, int, bool], tuple[np.ndarray, dict[str, np.ndarray]]] # (rng, n, test) -> images, truth
+    draw: Callable[..., tuple[np.ndarray, dict[str, np.ndarray]]] # (rng, n, test) -> images, truth
     train: int                      # images
     test: int                       # images
     labels: str | None = None       # column of the truth that holds the labels
@@ -178,5 +178,6 @@ def generate_images(name: str,            # a built-in data set that is drawn, s
     built_in, n = lookup("name", name, BUILT_IN), check_count("n", n)
     part = int(check_type("test", test, bool, "True or False"))
     images, truth = built_in.draw(rng_for("images", check_count("seed", seed, 0), part), n, test)
-    columns = {column: torch.from_numpy(values) for column, values in truth.items()}
-    return torch.from_numpy(images), {column: t.float() if t.is_floating_point() else t.long() for column, t in columns.items()}
+    def as_tensor(values: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(values.astype(np.float32 if values.dtype.kind == "f" else np.int64))
+    return torch.from_numpy(images), {column: as_tensor(values) for column, values in truth.items()}

@@ -162,7 +162,8 @@ def built_in_source(name: str,       # a key of `BUILT_IN`
     if reading.resize is not None and "sigma" in truth:
         raise InputError(f"resize={reading.resize!r}: the σ of {name!r} is known only for images as they are; expected None")
     source = array_source(images, reading, truth.get(built_in.labels or ""), built_in.classes)
-    if (groups := truth.get(built_in.groups or "")) is not None: source.identify = lambda: groups.numpy().astype(np.uint64)
+    groups = truth.get(built_in.groups or "")
+    if groups is not None: source.identify = lambda: groups.numpy().astype(np.uint64)
     source.truth = truth
     return source
 

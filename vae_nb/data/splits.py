@@ -368,7 +368,7 @@ class Splits:
     indices: dict[str, torch.Tensor] = field(default_factory=dict)       # split -> (N,) positions in the source
     augment: Literal["flip", "shift", "flip+shift"] | None = None        # what is done to the batches of train
     notes: tuple[str, ...] = ()                # what was found, and what was done to it, in sentences
-    truth: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict) # split -> name -> (N, …): what is known of each image
+    truth: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict) # split -> name -> (N, …), of each image
 
     if TYPE_CHECKING:  # an `ImageSource` may stand in for a tensor, and is used like one
         def __init__(self, train: torch.Tensor | ImageSource, valid: torch.Tensor | ImageSource,
@@ -398,7 +398,8 @@ class Splits:
         rows = {f"truth[{split!r}][{name!r}]": values for name, values in self.truth[split].items()}
         if labels is not None: rows[f"labels[{split!r}]"] = labels
         for name, values in rows.items():
-            if len(values) != len(x): raise InputError(f"{name} has {len(values)} entries; expected {len(x)}, one for each image")
+            if len(values) == len(x): continue
+            raise InputError(f"{name} has {len(values)} entries; expected {len(x)}, one for each image")
         if x.dtype not in (torch.uint8, torch.float32):
             raise InputTypeError(f"{split} has dtype {x.dtype}; expected uint8 (0 to 255) or float32 (0 to 1)")
 
