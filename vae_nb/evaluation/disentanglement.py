@@ -96,7 +96,7 @@ def information_table(z: np.ndarray,             # (N, L)
     binned = [in_bins(column, 2 * BINS) for column in z.T]
     pairs = [[shared_information(factor.binned, column) for column in binned] for factor in factors.values()]
     share, real = (np.array(part) for part in zip(*[zip(*row) for row in pairs]))
-    return share * real.any(0) * real.any(1)[:, None]
+    return share * real.any(axis=0, keepdims=True) * real.any(axis=1, keepdims=True)
 
 # %% ../../nbs/evaluation/09_disentanglement.ipynb #a4af1dcb
 def concentration(table: np.ndarray, # (n, m), n things that share the information of each of m others
