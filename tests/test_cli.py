@@ -19,7 +19,7 @@ from PIL import Image
 from vae_nb.basics.checks import InputError, InputTypeError, MissingPackageError
 from vae_nb.cli import COMMANDS, LIST_OPTIONS, create_parser, documented_parameters, function_from_source, main
 from vae_nb.data.built_in import BUILT_IN, bundled_digits
-from vae_nb.data.loading import load_data
+from vae_nb.data.loading import KNOWN_NAMES, load_data
 from vae_nb.evaluation.metrics import evaluate
 from vae_nb.models.vae import VAE, create_vae
 from vae_nb.training.fit import fit
@@ -354,8 +354,7 @@ BAD = {
     "sample nothing": "folder='nothing' holds no saved model",
     "figures nothing": "folder='nothing' holds no saved model",
     "explore nothing": "folder='nothing' holds no saved model",
-    "data mnits": "'mnits' is not known; known are 'mnist-10k', 'mnist', 'fashion-mnist', 'cifar10', 'svhn', "
-                  "'celeba'. Did you",
+    "data mnits": f"'mnits' is not known; known are {', '.join(map(repr, KNOWN_NAMES))}. Did you",
     "data empty": "no images in empty",
     "data mnist-10k --test 5": "--test: 'mnist-10k' has test images of its own",
     "train --data broken": "broken/bad.png can't be read as an image",

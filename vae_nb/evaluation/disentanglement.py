@@ -75,7 +75,7 @@ def check_table(z: object,       # tensor or array (N, L)
     spread = latents.std(0)
     return (latents - latents.mean(0)) / np.where(spread > 0, spread, 1), found
 
-# %% ../../nbs/evaluation/09_disentanglement.ipynb #0dd27d1f
+# %% ../../nbs/evaluation/09_disentanglement.ipynb #ee7df214
 def shared_information(s: np.ndarray, # (N,) int
                        z: np.ndarray, # (N,) int
                        ) -> tuple[float, bool]: # 0 to 1; is it more than chance?
@@ -94,9 +94,9 @@ def information_table(z: np.ndarray,             # (N, L)
                       ) -> np.ndarray:           # (K, L), 0 to 1
     "`shared_information` of each factor and each latent; 0 where all of a row or of a column may be chance."
     binned = [in_bins(column, 2 * BINS) for column in z.T]
-    pairs = [[shared_information(factor.binned, column) for column in binned] for factor in factors.values()]
-    share, real = (np.array(part) for part in zip(*[zip(*row) for row in pairs]))
-    return share * real.any(axis=0, keepdims=True) * real.any(axis=1, keepdims=True)
+    pairs = np.array([[shared_information(f.binned, column) for column in binned] for f in factors.values()])  # (K, L, 2)
+    share, real = pairs[..., 0], pairs[..., 1] > 0
+    return share * real.any(0) * real.any(1, keepdims=True)
 
 # %% ../../nbs/evaluation/09_disentanglement.ipynb #a4af1dcb
 def concentration(table: np.ndarray, # (n, m), n things that share the information of each of m others
