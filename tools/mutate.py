@@ -1,7 +1,7 @@
 """Mutation testing: code is changed in one place, and its tests must fail.
 
 The changes are those of cosmic-ray (`pip install cosmic-ray`). From each of the modules below, places are drawn with a
-seed, each with one change; annotations are left out. Each mutant is met, in a temporary copy, by the cells of the module's
+seed, each with one change; annotations are left out. In a temporary copy, each mutant is met by the cells of the module's
 notebook that are not exported, and by fast tests. Counts and survivors go into tests/mutants.json. A survivor that does
 the same as the original gets a reason under "equivalent" there, by hand; it is kept when the mutant comes again."""
 import argparse
@@ -93,12 +93,12 @@ def measure(copy, name, tests, count, seed, wanted, say):
     for old in path.parent.glob(f"__pycache__/{path.stem}.*"): old.unlink()
     (copy / "tests" / "cells.py").write_text(code)
     (copy / "tests" / "test_cells.py").write_text(
-        "import os, runpy\nfrom importlib import import_module\nfrom pathlib import Path\n\n"
+        "import runpy\nfrom importlib import import_module\n\n\n"
         f"def test_cells(monkeypatch):\n    monkeypatch.chdir({str((copy / 'nbs' / name).parent)!r})\n"
         f"    runpy.run_path({str(copy / 'tests' / 'cells.py')!r}, dict(vars(import_module({module!r}))))\n")
     files = ["tests/test_cells.py", *(f"tests/{test}" for test in tests)]
-    def run(limit):
-        return run_tests.run(copy, limit, "pytest", "-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", "--timeout", 0, *files)
+    options = "-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", "--timeout", 0
+    def run(limit): return run_tests.run(copy, limit, "pytest", *options, *files)
     status, output, seconds = run(1000)
     if status: raise SystemExit(f"{module}: its tests fail as it is\n{output}")
     say(f"{module}: its tests take {seconds:.0f} s, {len(mutants(path.read_text()))} places")
@@ -119,8 +119,8 @@ def main():
     parser.add_argument("modules", nargs="*", default=list(MODULES), help=f"notebooks: {' '.join(MODULES)}")
     parser.add_argument("--count", type=int, default=25, help="mutants of each module")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--again", action="store_true", help="only the survivors of last time, with the same count and seed")
-    parser.add_argument("--at-least", type=float, default=0, help="the share of those that differ which must be killed, else the exit code is 1")
+    parser.add_argument("--again", action="store_true", help="only the survivors of last time, with its count and seed")
+    parser.add_argument("--at-least", type=float, default=0, help="share to be killed, or the exit code is 1")
     parser.add_argument("--baseline", action="store_true", help="only say what the tests take, without mutants")
     args = parser.parse_args()
     before = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
@@ -158,10 +158,11 @@ def report(args, modules, survivors):
         own = [s for s in survivors if s["module"] == module]
         counts |= dict(survived=len(own), equivalent=sum("equivalent" in s for s in own))
         counts["killed"] = counts["mutants"] - len(own)
-    total = {what: sum(counts[what] for counts in modules.values()) for what in ("mutants", "killed", "survived", "equivalent")}
+    whats = "mutants", "killed", "survived", "equivalent"
+    total = {what: sum(counts[what] for counts in modules.values()) for what in whats}
     total["killed of those that differ"] = round(total["killed"] / (total["mutants"] - total["equivalent"]), 3)
-    versions = {name: importlib.metadata.version(name) for name in ("cosmic-ray", "torch")} | {"python": platform.python_version()}
-    when = {"date": str(date.today()), "versions": versions}
+    versions = {name: importlib.metadata.version(name) for name in ("cosmic-ray", "torch")}
+    when = {"date": str(date.today()), "versions": versions | {"python": platform.python_version()}}
     write(RESULTS, when | dict(seed=args.seed, count=args.count, total=total, modules=modules, survivors=survivors))
     proofs = json.loads(PROOFS.read_text()) if PROOFS.exists() else {}
     write(PROOFS, dict(sorted({**proofs, "tools/mutate.py": when | total}.items())))

@@ -269,9 +269,14 @@ def load_checkpoint(path: Path,                       # last.safetensors
             raise InputError(f"{path} is no checkpoint of fit: optimizer.{name} belongs to no weight")
         # moments are laid out in memory as the weights are
         slots[int(i)][slot] = torch.empty_like(params[int(i)]).copy_(t) if t.shape == params[int(i)].shape else t
-    load_weights(model, part("model."), path)
-    state = {i: own for i, own in enumerate(slots) if own}
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    before = optimizer.state_dict()
+    try:
+        optimizer.load_state_dict(before | {"state": {i: own for i, own in enumerate(slots) if own}})
+        load_weights(model, part("model."), path)
+    except Exception as e:
+        optimizer.load_state_dict(before)
+        raise e if isinstance(e, InputError) else InputError(
+            f"{path} is no checkpoint of fit: the state of its optimizer is not whole") from None
     return history
 
 # %% ../../nbs/training/07_runs.ipynb #5c0ac002
