@@ -79,6 +79,7 @@ FAMILIES = {
                (X[:4, ..., :3], r"has shape \(4, 1, 4, 3\)")],
     "table": [(3, "=3: expected a table"), ("history.csv", "='history.csv': expected a table"), (PAIR, "is a tuple; expected"),
               (MODEL, "is a VAE; expected a table"), ([1, 2], r"=\[1, 2\]: expected a table")],
+    "tables": [(None, "=None: expected what load_data returns"), ("runs/a", "='runs/a': expected what load_data returns")],
     "numbers": [(["a"], r"=\['a'\]: expected"), (b"x", "=b'x': expected"), (LINEAR, "is a Linear; expected")],
     "module": [(3, "=3: expected a module"), ("x", "='x': expected a module"), (["a"], r"=\['a'\]: expected a module")],
     "dict": [(3, "=3: expected"), (["a"], r"=\['a'\]: expected"), (LINEAR, "is a Linear; expected")],
@@ -152,6 +153,12 @@ PYTHON = {
     "NoiseExplorer": (dict(models={"a": MODEL}, data=DATA), dict(models="dict", data="data", image="seed", seed="seed")),
     "export_explorer": (D | dict(path="page.html"), dict(
         model="model", path="path", title="path", presets="count", precision="name", limit="count", seed="seed")),
+    "disentanglement": (dict(z=torch.rand(300, 2), factors={"a": torch.arange(300) % 3, "b": torch.rand(300)}, halves=2), dict(
+        z="numbers", factors="dict", halves="count", seed="seed")),
+    "factor_figure": (D, dict(model="model", data="tables", seed="seed")),
+    "generate_images": (dict(name="sprites", n=2), dict(name="name", n="count", seed="seed")),
+    "encode_all": (D, dict(model="model", data="data", split="name", batch_size="count")),
+    "export_model": (dict(model=MODEL, folder="exported"), dict(model="model", folder="path", format="name", tolerance="positive")),
     "fit_prior": (D, dict(model="model", data="data", kind="name", components="count", seed="seed")),
     "with_prior": (dict(model=MODEL, prior=v.GaussianPrior(2)), dict(model="model", prior="module")),
     "prepare_images": (XS, dict(model="model", x="images")),

@@ -93,7 +93,7 @@ def export_model(model: VAE,             # trained
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if format == "onnx" and not find_spec(name)]
     if missing: raise MissingPackageError(f"format='onnx' needs {', '.join(missing)}: pip install vae_nb[onnx]")
     check_model(model); check_positive("tolerance", tolerance)
-    folder, device = check_folder("folder", Path(folder)), next(model.parameters()).device
+    folder, device = check_folder("folder", folder), next(model.parameters()).device
     examples = dict(encoder=torch.rand(3, *model.image_shape), decoder=torch.randn(3, model.latent_dim))
     def keep(part, path):
         module, x = Moments(getattr(model, part)), examples[part]
