@@ -8,6 +8,7 @@ __all__ = []
 # %% ../../nbs/data/04_image_files.ipynb #52938e97
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -23,6 +24,15 @@ SUFFIXES = ".png .jpg .jpeg .bmp .gif .webp .tif .tiff .ppm .pgm".split()
 GREY = {"1", "L", "LA", "La"}        # the modes of grey pictures with 8 bits
 STACKS = {"GIF", "TIFF", "PNG", "WEBP"} # formats whose pages or frames are images (a camera's MPO has previews in them)
 
+EXTERNAL = {"EPS", "WMF"}               # formats that Pillow gives to another program, which might do anything
+
+
+@cache
+def safe_formats() -> tuple[str, ...]:
+    "The formats that Pillow reads by itself."
+    Image.init()
+    return tuple(name for name in Image.OPEN if name not in EXTERNAL)
+
 
 @contextmanager
 def opened_picture(file: str | Path | IO[bytes], # a file, or its bytes in a buffer
@@ -30,7 +40,7 @@ def opened_picture(file: str | Path | IO[bytes], # a file, or its bytes in a buf
                    ) -> Iterator[Image.Image]:
     "A picture whose header has been read; whatever goes wrong inside is said with its name."
     try:
-        with Image.open(file) as picture: yield picture
+        with Image.open(file, formats=safe_formats()) as picture: yield picture
     except Image.DecompressionBombError:
         raise InputError(f"{name} has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, perhaps to exhaust the "
                          "memory; if you trust it: PIL.Image.MAX_IMAGE_PIXELS = None") from None
