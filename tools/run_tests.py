@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 BUILT = shutil.ignore_patterns(".git", ".venv", "_proc", "_docs", "runs", "build", "dist", "__pycache__", "*.egg-info")
 running = set()  # processes to end when we are stopped
-LONGEST = "test_widgets", "test_site", "test_devices", "test_compiled", "test_cli", "test_package"  # begin with these
+LONGEST = "test_widgets", "test_site", "test_combinations", "test_streams", "test_cli", "test_house"  # begin with these
 SILENT = 300     # seconds without any processor time after which a process hangs
 deadline = float("inf")
 
@@ -210,8 +210,7 @@ def main():
         for command in ("nbdev_export", "nbdev_clean"): note(rows_of(command, check_drift, copy, limit, command))
         for name, script in {"README.md agrees with nbs/index.ipynb": ["tools/make_readme.py", "--check"],
                              "the address is that of settings.ini": ["tools/address.py", "--check"],
-                             "CONTRIBUTING.md agrees with tests/proofs.json": ["tools/proofs.py", "--check"],
-                             "every notebook becomes a page": ["tools/docs.py", "process"]}.items():
+                             "CONTRIBUTING.md agrees with tests/proofs.json": ["tools/proofs.py", "--check"]}.items():
             note([verdict(name, *run(copy, limit, *script))])
         compileall.compile_dir(copy / "vae_nb", quiet=1)
         if args.long: os.environ.setdefault("VAE_NB_EXAMPLES", "300")  # of each property, and new ones
@@ -222,6 +221,8 @@ def main():
             jobs = [pool.submit(lambda file=file: rows_of(file.name, run_pytest, copy, limit, file, marks)) for file in tests]
             jobs += [pool.submit(lambda path=path: rows_of(path.name, run_notebook, copy, limit, path, flags))
                      for path in notebooks]
+            jobs.append(pool.submit(lambda: [verdict("every notebook becomes a page",
+                                                     *run(copy, limit, "tools/docs.py", "process"))]))
             for job in as_completed(jobs): note(job.result())
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
