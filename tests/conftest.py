@@ -14,6 +14,16 @@ os.environ.setdefault("MPLBACKEND", "Agg")  # figures need no screen, in subproc
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it starts in the background ignore Ctrl-C
 
 
+@pytest.fixture
+def one_thread():
+    "The same sums in the same order, here and in other processes."
+    import torch
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def root():
     "The top folder of the project."

@@ -26,17 +26,9 @@ from vae_nb.models.tensor_files import load_tensors
 from vae_nb.training.objectives import elbo
 from vae_nb.training.runs import RUN_FILES, read_checkpoint
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 X = torch.rand(40, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 EPOCHS = 4
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    "The same sums in the same order, here and in other processes."
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def train(out, seed=0, **options):

@@ -19,16 +19,8 @@ from vae_nb.models.vae import VAE
 from vae_nb.training.fit import TrainingStep
 from vae_nb.training.runs import RUN_FILES, read_checkpoint, read_record
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = "train --encoder mlp --decoder mlp --hidden 64 --latent-dim 4 --sigma-floor 0.05 --no-progress"
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    "The same sums in the same order, here and in other processes."
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def call(line):

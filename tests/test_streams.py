@@ -19,18 +19,10 @@ from vae_nb.data.splits import TensorImages
 from vae_nb.models.tensor_files import load_tensors
 from vae_nb.training.runs import Run
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 digits = bundled_digits()["train_images"][:600]  # (600, 28, 28)
 whole = torch.from_numpy(digits)[:, None]
 none = whole[:0]
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    "The same sums in the same order."
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def small(): return create_vae((1, 28, 28), latent_dim=2, encoder="mlp", decoder="mlp", hidden=(16,))

@@ -94,15 +94,16 @@ def export_model(model: VAE,             # trained
     if missing: raise MissingPackageError(f"format='onnx' needs {', '.join(missing)}: pip install vae_nb[onnx]")
     check_model(model); check_positive("tolerance", tolerance)
     folder, device = check_folder("folder", folder), next(model.parameters()).device
-    examples = dict(encoder=torch.rand(3, *model.image_shape), decoder=torch.randn(3, model.latent_dim))
-    def keep(part, path):
-        module, x = Moments(getattr(model, part)), examples[part]
+    def keep(part, x, path):
+        module = Moments(getattr(model, part))
         write(exported(module, x[:2]), path)
         for found, wanted in zip(read(path)(x), module(x), strict=True):  # another batch size than the example's
             off = (found - wanted).abs().max().item()
             if not off <= tolerance: raise InputError(f"model: the exported {part} is off by {off:.2g}; expected at most {tolerance:g}")
     try:
-        with evaluating(model.cpu()):
-            for part in examples: replace_file(folder / f"{part}.{format}", lambda path, part=part: keep(part, Path(path)))
+        with evaluating(model.cpu()):  # with random numbers of its own
+            examples = dict(encoder=torch.rand(3, *model.image_shape), decoder=torch.randn(3, model.latent_dim))
+            for part, x in examples.items():
+                replace_file(folder / f"{part}.{format}", lambda path, part=part, x=x: keep(part, x, Path(path)))
     finally: model.to(device)
-    return {part: folder / f"{part}.{format}" for part in examples}
+    return {part: folder / f"{part}.{format}" for part in ("encoder", "decoder")}
