@@ -19,6 +19,7 @@ from ..basics.numerics import seed_generators
 from ..data.loading import load_data
 from ..evaluation.metrics import evaluate
 from ..models.vae import create_vae, evaluating
+from ..training.devices import ONE_TRAINING
 from ..training.fit import fit as fit_vae
 
 # %% ../../nbs/apply/01_estimator.ipynb #0a472c5a
@@ -57,7 +58,7 @@ class VAETransformer(TransformerMixin, BaseEstimator):
         images = as_images(X, self.image_shape)
         self.sample_shape_, self.n_features_in_ = np.asarray(X).shape[1:], int(np.prod(images.shape[1:]))
         options = {"epochs": 10, "batch_size": min(128, len(images)), "progress": False, **(self.training or {})}
-        with torch.random.fork_rng(devices=[]):
+        with ONE_TRAINING, torch.random.fork_rng(devices=[]):
             seed_generators(check_count("seed", self.seed, 0), torch.device("cpu"))
             self.model_ = create_vae(images.shape[1:], self.latent_dim, **(self.model or {}))
             data = load_data(images, valid=0, test=0, progress=False)

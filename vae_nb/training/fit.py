@@ -139,8 +139,9 @@ def fit(model: VAE,            # trained in place
                 if accelerator.is_main_process: log_reconstructions(accelerator, run, data, row["step"])
                 print_epoch(row, s["epochs"], progress)
         except KeyboardInterrupt: run.stop_early(bar.write)
-    run.finish()
-    if run.epoch and accelerator.is_main_process: warn_of_failure(run, data, start)
+        bar.close()
+        run.finish()
+        if run.epoch and accelerator.is_main_process: warn_of_failure(run, data, start)
     return run.history
 
 # %% ../../nbs/training/08_fit.ipynb #db57d46f
