@@ -20,6 +20,7 @@ from .data.loading import load_data as load_data
 # networks: encoders and decoders
 from .networks.encoders import CNNEncoder as CNNEncoder, MLPEncoder as MLPEncoder, Network as Network
 from .networks.decoders import CNNDecoder as CNNDecoder, MLPDecoder as MLPDecoder
+from .networks.residual import ResNetDecoder as ResNetDecoder, ResNetEncoder as ResNetEncoder
 
 # distributions: posteriors, priors, likelihoods
 from .distributions.posteriors import FullCovariance as FullCovariance, MeanField as MeanField

@@ -34,6 +34,7 @@ from ..distributions.priors import GaussianPrior
 from .tensor_files import FORMAT, digest, load_tensors, load_weights, replace_file, save_tensors
 from ..networks.decoders import CNNDecoder, MLPDecoder
 from ..networks.encoders import CNNEncoder, MLPEncoder, Network
+from ..networks.residual import ResNetDecoder, ResNetEncoder
 
 # %% ../../nbs/models/01_vae.ipynb #29abcfeb
 class VAE(nn.Module):
@@ -192,15 +193,15 @@ def check_images_for(model: "VAE",        # for its image shape and its likeliho
     check_range(x.reshape(-1, *model.image_shape), argument)
 
 # %% ../../nbs/models/01_vae.ipynb #b822123f
-NetworkChoice = Literal["cnn", "mlp"] | nn.Module
+NetworkChoice = Literal["cnn", "resnet", "mlp"] | nn.Module
 PosteriorChoice = Literal["mean_field", "full_covariance"] | Head
 LikelihoodChoice = Literal["gaussian", "bernoulli", "discretised_logistic"] | Head
 NoiseName = Literal["pixelwise", "imagewise", "homoscedastic"]
 LinkName = Literal["sigmoid", "identity"]
 Activation = str | Callable[[], nn.Module]
 
-_encoders = {"cnn": CNNEncoder, "mlp": MLPEncoder}
-_decoders = {"cnn": CNNDecoder, "mlp": MLPDecoder}
+_encoders = {"cnn": CNNEncoder, "resnet": ResNetEncoder, "mlp": MLPEncoder}
+_decoders = {"cnn": CNNDecoder, "resnet": ResNetDecoder, "mlp": MLPDecoder}
 _posteriors = {"mean_field": MeanField, "full_covariance": FullCovariance}
 _likelihoods = {"gaussian": None, "bernoulli": BernoulliLikelihood, "discretised_logistic": DiscretisedLogistic}
 _noises = {"pixelwise": PixelwiseGaussian, "imagewise": ImagewiseGaussian, "homoscedastic": HomoscedasticGaussian}
@@ -236,9 +237,8 @@ def _network(argument: str, network: NetworkChoice, known: dict, *shapes, hidden
              **keywords) -> nn.Module:
     "A user's own module as it is, or a network of a known kind."
     if isinstance(network, nn.Module): return network
-    if lookup(argument, network, {"cnn": True, "mlp": False}):
-        keywords |= dict(channels=channels, kernel_size=kernel_size)
-    else: keywords |= dict(hidden=hidden)
+    if lookup(argument, network, known) in (MLPEncoder, MLPDecoder): keywords |= dict(hidden=hidden)
+    else: keywords |= dict(channels=channels, kernel_size=kernel_size)
     return known[network](*shapes, **keywords)
 
 # %% ../../nbs/models/01_vae.ipynb #11f96021
@@ -257,6 +257,7 @@ def build(given: dict, # the arguments of `create_vae`
     "What `create_vae` does."
     given |= dict(image_shape=check_image_shape(given["image_shape"]),
                   latent_dim=check_count("latent_dim", given["latent_dim"]))
+    if given["activation"] is None: given["activation"] = "silu" if "resnet" in (given["encoder"], given["decoder"]) else "relu"
     image_shape, latent_dim, posterior, prior = (given[name] for name in ("image_shape", "latent_dim", "posterior", "prior"))
     options = _likelihood_options(given["likelihood"], {n: given[n] for n in ("noise", "mean", "sigma", "sigma_floor")})
     if image_shape[2] in (1, 3, 4) and image_shape[0] > 4:
@@ -306,15 +307,15 @@ def check_memory(build: Callable[[], nn.Module], # makes the model
 # %% ../../nbs/models/01_vae.ipynb #cbc9cc0a
 def create_vae(image_shape: Sequence[int],              # (C, H, W)
                latent_dim: int = 16,                    # length L of the latent vector
-               encoder: NetworkChoice = "cnn",          # "cnn", "mlp", or a module: (n, C, H, W) to (n, *param_shape)
-               decoder: NetworkChoice = "cnn",          # "cnn", "mlp", or a module: (n, L) to (n, *param_shape)
+               encoder: NetworkChoice = "cnn",          # "cnn", "resnet", "mlp", or a module: (n, C, H, W) to (n, *param_shape)
+               decoder: NetworkChoice = "cnn",          # "cnn", "resnet", "mlp", or a module: (n, L) to (n, *param_shape)
                posterior: PosteriorChoice = "mean_field", # "mean_field", "full_covariance", or a `Head`
                likelihood: LikelihoodChoice = "gaussian", # "gaussian", "bernoulli", "discretised_logistic", or a `Head`
                noise: NoiseName | None = None, # σ of a Gaussian: "pixelwise" (None), "imagewise" or "homoscedastic"
                hidden: Sequence[int] = (512, 256),      # widths of an MLP encoder; the decoder mirrors them; (): linear
                channels: Sequence[int] | None = None,   # of a CNN encoder, one per halving; (): none; None: by the image
                kernel_size: int = 3,                    # of the CNN's convolutions, odd
-               activation: Activation = "relu",         # name of the nonlinearity, or a module class
+               activation: Activation | None = None,    # name of the nonlinearity, or a module class; None: ReLU, SiLU of a "resnet"
                mean: LinkName | None = None,            # link: "sigmoid" (Gaussian, if None) or "identity" (discretised)
                sigma: float | None = None,              # fixed σ of homoscedastic noise; None: learned
                sigma_floor: float | None = None,        # smallest σ of a Gaussian pixel; None: that of 8-bit rounding, 1/(255√12)
