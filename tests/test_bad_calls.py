@@ -92,7 +92,7 @@ HISTORY = [dict(epoch=1, train_elbo=1.0)]
 # call -> its right arguments, and the family of each argument that is tried
 PYTHON = {
     "create_vae": (dict(image_shape=(1, 4, 4)), dict(
-        latent_dim="count", kernel_size="count", encoder="name", decoder="name", posterior="name", likelihood="name", noise="name",
+        latent_dim="count or none", latent_channels="count or none", kernel_size="count", encoder="name", decoder="name", posterior="name", likelihood="name", noise="name",
         mean="name", activation="name", sigma_floor="positive")),
     "create_vae of an mlp": (dict(image_shape=(1, 4, 4), encoder="mlp", decoder="mlp"), dict(hidden="row")),
     "create_vae of a cnn": (dict(image_shape=(1, 4, 4)), dict(channels="row")),

@@ -33,7 +33,7 @@ from ..distributions.posteriors import FullCovariance, MeanField
 from ..distributions.priors import GaussianPrior
 from .tensor_files import FORMAT, digest, load_tensors, load_weights, replace_file, save_tensors
 from ..networks.decoders import CNNDecoder, MLPDecoder
-from ..networks.encoders import CNNEncoder, MLPEncoder, Network
+from ..networks.encoders import CNNEncoder, MLPEncoder, Network, check_channels, downsampled_sizes
 from ..networks.residual import ResNetDecoder, ResNetEncoder
 
 # %% ../../nbs/models/01_vae.ipynb #29abcfeb
@@ -233,13 +233,30 @@ def _likelihood(image_shape: tuple[int, ...], likelihood: LikelihoodChoice, opti
     return head_type(image_shape, **{name: value for name, value in options.items() if name != "noise"})
 
 # %% ../../nbs/models/01_vae.ipynb #fef4ad22
-def _network(argument: str, network: NetworkChoice, known: dict, *shapes, hidden, channels, kernel_size,
+def _network(argument: str, network: NetworkChoice, known: dict, *shapes, hidden, channels, kernel_size, spatial,
              **keywords) -> nn.Module:
     "A user's own module as it is, or a network of a known kind."
     if isinstance(network, nn.Module): return network
     if lookup(argument, network, known) in (MLPEncoder, MLPDecoder): keywords |= dict(hidden=hidden)
-    else: keywords |= dict(channels=channels, kernel_size=kernel_size)
+    else: keywords |= dict(channels=channels, kernel_size=kernel_size, spatial=spatial)
     return known[network](*shapes, **keywords)
+
+# %% ../../nbs/models/01_vae.ipynb #45bc25ed
+def _latent_dim(given: dict # the arguments of `create_vae`
+                ) -> int:
+    "The number of latents, given or by the image's size; an error if latents with places can't be had."
+    image_shape, latent_dim, maps = given["image_shape"], given["latent_dim"], given["latent_channels"]
+    if maps is None and latent_dim is not None: return check_count("latent_dim", latent_dim)
+    most = 256 if given["posterior"] == "mean_field" else 64
+    if maps is None: return min(most, max(16, 2 ** round(math.log2(math.prod(image_shape) / 48))))
+    other = next((name for name, known in dict(encoder=("cnn", "resnet"), decoder=("cnn", "resnet"), posterior=("mean_field",)).items()
+                  if not isinstance(given[name], str) or given[name] not in known), None)
+    if other: raise InputError(f"latent_channels={maps!r} with {other}={given[other]!r}: expected latents without places, "
+                               "latent_dim=…, or networks \"cnn\" or \"resnet\" and a mean-field posterior")
+    channels = check_channels(given["channels"], image_shape[1:])
+    count = check_count("latent_channels", maps) * math.prod(downsampled_sizes(image_shape[1:], len(channels))[-1])
+    if latent_dim in (None, count): return count
+    raise InputError(f"latent_dim={latent_dim!r} with latent_channels={maps}, which makes it {count}: expected one of them")
 
 # %% ../../nbs/models/01_vae.ipynb #11f96021
 def _plain(value):
@@ -255,8 +272,8 @@ def build(given: dict, # the arguments of `create_vae`
           device: str | None = None, # "meta": known parts get no numbers, so that no size costs memory; None: as usual
           ) -> "VAE":
     "What `create_vae` does."
-    given |= dict(image_shape=check_image_shape(given["image_shape"]),
-                  latent_dim=check_count("latent_dim", given["latent_dim"]))
+    given["image_shape"] = check_image_shape(given["image_shape"])
+    given["latent_dim"] = _latent_dim(given)
     if given["activation"] is None: given["activation"] = "silu" if "resnet" in (given["encoder"], given["decoder"]) else "relu"
     image_shape, latent_dim, posterior, prior = (given[name] for name in ("image_shape", "latent_dim", "posterior", "prior"))
     options = _likelihood_options(given["likelihood"], {n: given[n] for n in ("noise", "mean", "sigma", "sigma_floor")})
@@ -267,6 +284,7 @@ def build(given: dict, # the arguments of `create_vae`
         q_head = posterior if isinstance(posterior, Head) else lookup("posterior", posterior, _posteriors)(latent_dim)
         p_head = _likelihood(image_shape, given["likelihood"], options)
         how = {name: given[name] for name in ("hidden", "channels", "kernel_size", "activation")}
+        how["spatial"] = given["latent_channels"] is not None
         to_latents = _network("encoder", given["encoder"], _encoders, image_shape, q_head.param_shape, **how)
         to_images = _network("decoder", given["decoder"], _decoders, latent_dim, p_head.param_shape,
                              float32_out=options.get("mean") == "identity", **how)
@@ -279,7 +297,7 @@ def build(given: dict, # the arguments of `create_vae`
     return model
 
 # %% ../../nbs/models/01_vae.ipynb #5e1f0003
-SIZES = "image_shape", "latent_dim", "hidden", "channels", "kernel_size"
+SIZES = "image_shape", "latent_dim", "hidden", "channels", "kernel_size", "latent_channels"
 
 
 def check_memory(build: Callable[[], nn.Module], # makes the model
@@ -306,7 +324,7 @@ def check_memory(build: Callable[[], nn.Module], # makes the model
 
 # %% ../../nbs/models/01_vae.ipynb #cbc9cc0a
 def create_vae(image_shape: Sequence[int],              # (C, H, W)
-               latent_dim: int = 16,                    # length L of the latent vector
+               latent_dim: int | None = None,           # length L of the latent vector; None: 16 for digits, 64 for 3×32×32, at most 256
                encoder: NetworkChoice = "cnn",          # "cnn", "resnet", "mlp", or a module: (n, C, H, W) to (n, *param_shape)
                decoder: NetworkChoice = "cnn",          # "cnn", "resnet", "mlp", or a module: (n, L) to (n, *param_shape)
                posterior: PosteriorChoice = "mean_field", # "mean_field", "full_covariance", or a `Head`
@@ -320,6 +338,7 @@ def create_vae(image_shape: Sequence[int],              # (C, H, W)
                sigma: float | None = None,              # fixed σ of homoscedastic noise; None: learned
                sigma_floor: float | None = None,        # smallest σ of a Gaussian pixel; None: that of 8-bit rounding, 1/(255√12)
                prior: nn.Module | None = None,          # p(z); None: the standard normal
+               latent_channels: int | None = None,      # spatial latents: so many maps of the CNN's smallest size; None: a flat vector
                ) -> VAE:                                # untrained, on the CPU
     "Build a VAE from names, numbers and, where wanted, modules of your own."
     given = dict(locals())

@@ -82,6 +82,19 @@ class Upsample2x(nn.ConvTranspose2d):
                 maps = maps.narrow(dim, maps.shape[dim] - n, n)
         return maps
 
+# %% ../../nbs/networks/01_decoders.ipynb #7c1f00d1
+def to_maps(latent_dim: int,       # L
+            channels: int,         # of the smallest maps
+            size: tuple[int, ...], # (height, width) of them
+            spatial: bool,         # have the latents places?
+            ) -> list[nn.Module]:
+    "The first layers: one linear map, or the same 1×1 convolution at each place."
+    if not spatial: return [nn.Linear(latent_dim, channels * prod(size)), nn.Unflatten(1, (channels, *size))]
+    maps, left = divmod(latent_dim, prod(size))
+    if left: raise InputError(f"spatial=True: latent_dim={latent_dim} latents can't be laid out on {size[0]}×{size[1]} places; "
+                              f"expected a multiple of {prod(size)}")
+    return [nn.Unflatten(1, (maps, *size)), nn.Conv2d(maps, channels, 1)]
+
 # %% ../../nbs/networks/01_decoders.ipynb #3d65d121
 class CNNDecoder(Network):
     "Latents through transposed convolutions, the mirror of a `CNNEncoder`: (n, L) to (n, *out_shape)."
@@ -93,6 +106,7 @@ class CNNDecoder(Network):
                  kernel_size: int = 3,      # as given to the encoder, odd
                  activation: str | Callable[[], nn.Module] = "relu", # name of the nonlinearity, or what makes a module
                  float32_out: bool = False, # keep the last layer out of autocast?
+                 spatial: bool = False,     # latents with places, as those of an encoder with spatial=True?
                  ):
         latent_dim, out_shape = check_count("latent_dim", latent_dim), check_widths("out_shape", out_shape)
         if len(out_shape) != 3: raise InputError(f"out_shape={out_shape}: expected (channels, height, width)")
@@ -100,8 +114,7 @@ class CNNDecoder(Network):
         check_kernel((height, width), kernel_size)  # even where no layer needs it
         channels = check_channels(channels, (height, width))
         widths, sizes = (C, *channels), downsampled_sizes((height, width), len(channels))
-        layers: list[nn.Module] = [nn.Linear(latent_dim, widths[-1] * prod(sizes[-1])),
-                                   nn.Unflatten(1, (widths[-1], *sizes[-1]))]
+        layers = to_maps(latent_dim, widths[-1], sizes[-1], spatial)
         for n_in, n_out, size in reversed(list(zip(channels, widths, sizes))):
             layers += [activation_layer(activation), Upsample2x(n_in, n_out, size, kernel_size)]
         super().__init__((latent_dim,), out_shape, last_in_full_precision(layers) if float32_out else layers)

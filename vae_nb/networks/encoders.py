@@ -142,6 +142,20 @@ def check_kernel(size: tuple[int, ...], # (height, width) of the largest image t
     raise InputError(refusal("kernel_size", kernel_size,
                              f"at most {most}; of a wider one, taps never meet an image of {size[0]}×{size[1]} pixels"))
 
+
+def from_maps(channels: int,              # of the smallest maps
+              size: tuple[int, ...],      # (height, width) of them
+              out_shape: tuple[int, ...], # of the raw numbers
+              spatial: bool,              # do they keep their places?
+              ) -> list[nn.Module]:
+    "The last layers: one linear map, or the same 1×1 convolution at each place."
+    if not spatial:
+        return [nn.Flatten(), nn.Linear(channels * prod(size), prod(out_shape)), nn.Unflatten(1, out_shape)]
+    maps, left = divmod(prod(out_shape), prod(size))
+    if left: raise InputError(f"spatial=True: {prod(out_shape)} raw numbers can't be laid out on {size[0]}×{size[1]} places; "
+                              f"expected a multiple of {prod(size)}")
+    return [nn.Conv2d(channels, maps, 1), nn.Flatten(), nn.Unflatten(1, out_shape)]
+
 # %% ../../nbs/networks/00_encoders.ipynb #328d4cf3
 class CNNEncoder(Network):
     "An image through convolutions that halve it, then one linear map: (n, C, H, W) to (n, *out_shape)."
@@ -152,6 +166,7 @@ class CNNEncoder(Network):
                                              # 128, 128, … down to 4×4
                  kernel_size: int = 3,       # odd, at least 3
                  activation: str | Callable[[], nn.Module] = "relu", # name of the nonlinearity, or what makes a module
+                 spatial: bool = False,      # raw numbers that keep their places, in the place of the linear map?
                  ):
         C, *size = image_shape = check_image_shape(image_shape)
         out_shape = check_widths("out_shape", out_shape)
@@ -162,6 +177,6 @@ class CNNEncoder(Network):
             height, width = kernel_over(size, kernel_size)
             padding = height // 2, width // 2
             layers += [nn.Conv2d(a, b, (height, width), stride=2, padding=padding), activation_layer(activation)]
-        linear = nn.Linear((C, *channels)[-1] * prod(sizes[-1]), prod(out_shape))
-        super().__init__(image_shape, out_shape, [*layers, nn.Flatten(), linear, nn.Unflatten(1, out_shape)])
+        layers += from_maps((C, *channels)[-1], sizes[-1], out_shape, spatial)
+        super().__init__(image_shape, out_shape, layers)
         self.to(memory_format=torch.channels_last)  # the layout in which convolutions are fast

@@ -7,16 +7,15 @@ __all__ = ['ResNetEncoder', 'ResNetDecoder']
 
 # %% ../../nbs/networks/02_residual.ipynb #9fe272b5
 from collections.abc import Callable, Iterable
-from math import prod
 from typing import Literal
 
 import torch
 from torch import nn
 
 from ..basics.checks import InputError, check_count, check_image_shape
-from .decoders import Upsample2x, last_in_full_precision
+from .decoders import Upsample2x, last_in_full_precision, to_maps
 from .encoders import (Network, activation_layer, check_channels, check_kernel, check_widths,
-                                      downsampled_sizes, he_init_, kernel_over)
+                                      downsampled_sizes, from_maps, he_init_, kernel_over)
 
 # %% ../../nbs/networks/02_residual.ipynb #72db69e3
 Activation = str | Callable[[], nn.Module]
@@ -64,6 +63,7 @@ class ResNetEncoder(Network):
                  kernel_size: int = 3,       # odd, at least 3
                  activation: Activation = "silu", # name of the nonlinearity, or what makes a module
                  blocks: int = 1,            # after each halving
+                 spatial: bool = False,      # raw numbers that keep their places, see `CNNEncoder`
                  ):
         C, *size = image_shape = check_image_shape(image_shape)
         out_shape, channels = check_widths("out_shape", out_shape), check_depth(channels, image_shape[1:])
@@ -74,9 +74,8 @@ class ResNetEncoder(Network):
             height, width = kernel_over(larger, kernel_size)
             layers += [nn.Conv2d(n_in, n_out, (height, width), stride=2, padding=(height // 2, width // 2))]
             layers += [ResidualBlock(n_out, smaller, kernel_size, activation) for _ in range(blocks)]
-        layers += [group_norm(channels[-1]), activation_layer(activation), nn.Flatten()]
-        linear = nn.Linear(channels[-1] * prod(sizes[-1]), prod(out_shape))
-        super().__init__(image_shape, out_shape, [*layers, linear, nn.Unflatten(1, out_shape)])
+        layers += [group_norm(channels[-1]), activation_layer(activation)]
+        super().__init__(image_shape, out_shape, [*layers, *from_maps(channels[-1], sizes[-1], out_shape, spatial)])
         self.to(memory_format=torch.channels_last)  # the layout in which convolutions are fast
 
 # %% ../../nbs/networks/02_residual.ipynb #0e89a8c6
@@ -99,6 +98,7 @@ class ResNetDecoder(Network):
                  activation: Activation = "silu", # name of the nonlinearity, or what makes a module
                  float32_out: bool = False, # keep the last layer out of autocast?
                  blocks: int = 1,           # before each doubling
+                 spatial: bool = False,     # latents with places, see `CNNDecoder`
                  ):
         latent_dim, out_shape = check_count("latent_dim", latent_dim), check_widths("out_shape", out_shape)
         if len(out_shape) != 3: raise InputError(f"out_shape={out_shape}: expected (channels, height, width)")
@@ -106,8 +106,7 @@ class ResNetDecoder(Network):
         check_kernel((height, width), kernel_size)
         channels, blocks = check_depth(channels, (height, width)), check_count("blocks", blocks, 0)
         widths, sizes = (C, *channels), downsampled_sizes((height, width), len(channels))
-        layers: list[nn.Module] = [nn.Linear(latent_dim, widths[-1] * prod(sizes[-1])),
-                                   nn.Unflatten(1, (widths[-1], *sizes[-1]))]
+        layers = to_maps(latent_dim, channels[-1], sizes[-1], spatial)
         for n_in, n_out, smaller, larger in reversed(list(zip(channels, widths, sizes[1:], sizes))):
             layers += [ResidualBlock(n_in, smaller, kernel_size, activation, "replicate") for _ in range(blocks)]
             layers += [Upsample2x(n_in, n_out, larger, kernel_size)]
