@@ -188,7 +188,14 @@ def test_every_value_reaches_its_function(cli, monkeypatch):
     assert (code, err) == (0, "") and got == expected
     for function in (load_data, create_vae, fit):  # no option was forgotten in this test
         given = {name for name, p in signature(function).parameters.items() if p.default is not p.empty}
-        assert given - {"prior", "resume"} == set(expected[function.__name__])  # resume and overwrite exclude each other
+        assert given - {"prior", "resume", "latent_channels"} == set(expected[function.__name__])  # resume: not with overwrite
+
+
+def test_latents_with_places_from_the_terminal(cli, monkeypatch):
+    monkeypatch.setattr("vae_nb.cli.train_model", lambda model, data, out, options, name: models.append(model) or [])
+    models = []
+    cli("train --limit 100 --encoder resnet --channels 4 4 --latent-channels 3")
+    assert (models[0].latent_dim, models[0].config["latent_channels"]) == (3 * 7 * 7, 3)
 
 
 def test_a_switch_that_may_have_a_value(cli, monkeypatch):
