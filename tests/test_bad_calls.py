@@ -97,7 +97,7 @@ PYTHON = {
     "create_vae of an mlp": (dict(image_shape=(1, 4, 4), encoder="mlp", decoder="mlp"), dict(hidden="row")),
     "create_vae of a cnn": (dict(image_shape=(1, 4, 4)), dict(channels="row")),
     "fit": (D | dict(epochs=1, batch_size=8, progress=False), dict(
-        model="model", data="data", epochs="count", batch_size="count", lr="positive", k="count", accumulate="count",
+        model="model", data="data", epochs="count or none", batch_size="count or none", lr="positive", k="count", accumulate="count",
         patience="count or none", grad_clip="positive", seed="seed", objective="name", schedule="name", optimizer="name", init="name",
         precision="name", out="path")),
     "load_data": (dict(source=X), dict(source="data", limit="count or none", valid="share", test="share", binarize="name",

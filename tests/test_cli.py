@@ -114,7 +114,7 @@ def test_options_are_those_of_the_living_functions():
 def test_the_help_reads_well():
     "Names without quotes, switches as switches, defaults as they are typed."
     text = " ".join(create_parser("train").format_help().split())
-    for words in ("--schedule X", "--hidden [N ...]", "(default: 512 256)", "(default: cosine)", "--resume go on",
+    for words in ("--schedule X", "--hidden [N ...]", "(default: 512 256)", "(default: elbo)", "--resume go on",
                   "--progress, --no-progress show", "--compile [MODE]", "--epochs N", "--checkpoint-activations keep"):
         assert words in text, words
     for wrong in ('"', "Literal", "nn.Module", "module from", "Head", "()", "--prior", "--model "):

@@ -127,6 +127,16 @@ def train_model(model: "VAE",
         return fit(model, data, **{**options_of(fit, options), "out": out, "progress": progress})
 
 # %% ../nbs/09_cli.ipynb #13757173
+def chosen_settings(options: dict, # as typed
+                    data: "Data",
+                    ) -> dict:     # those of `fit` that were left open, for the record
+    "Choose what `fit` would choose, and say so."
+    from vae_nb.training.fit import open_settings, print_open_settings
+    found = open_settings(settings_by_function(options)["fit"], len(data.train))
+    print_open_settings(found, options.get("progress", True) or "lines")
+    return found
+
+
 def print_result(out: Path,          # folder of the run
                  data: "Data",
                  history: "History",
@@ -157,6 +167,7 @@ def train(*,
     check_folder("out", folder)
     if resume: options = on_main(lambda: resumed_options(folder, options))
     data, model = load_and_create(options)
+    options |= on_main(lambda: chosen_settings(options, data))
     history = train_model(model, data, folder, options, "train")
     if not launch_number("RANK"):
         print_result(folder, data, history)

@@ -37,7 +37,7 @@ from .gradient_estimators import elbo_stl, iwae_dreg, iwae_stl
 from .objectives import REPORTED, elbo, elbo_parts, iwae, measure, metrics_of
 from .optimisers import INITS, Init, OptimizerChoice, make_optimizer
 from .regularisers import KL_WEIGHTS, KLWeight, check_weight, dip_vae, free_bits, info_vae, tc_vae
-from .runs import History, Run, code_of, versions
+from .runs import History, Run, best_epoch, code_of, versions
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -48,19 +48,19 @@ ObjectiveName = Literal["elbo", "iwae", "elbo_stl", "iwae_stl", "iwae_dreg", "fr
                         "info_vae"]
 Progress = bool | Literal["lines"]
 Objective = ObjectiveName | Callable[[Terms], torch.Tensor]
-Schedule = Literal["cosine", "constant"]
+Schedule = Literal["cosine", "warmup", "constant"]
 
 # %% ../../nbs/training/08_fit.ipynb #855eb817
 def fit(model: VAE,            # trained in place
         data: "Data | AnySource", # what `load_data` gives, or anything that it takes
-        epochs: int = 10,      # passes over the training images
-        batch_size: int = 128, # images in a batch, on each device
-        lr: float = 1e-3,      # learning rate
+        epochs: int | None = None, # passes over the training images; None: enough of them, see `open_settings`
+        batch_size: int | None = None, # images in a batch, on each device; None: 128, or 32 without epochs
+        lr: float | None = None, # learning rate; None: 0.001, or 0.002 without epochs
         objective: Objective = "elbo", # "elbo", "iwae", "iwae_dreg" or another of `OBJECTIVES`, or a function of Terms
         k: int = 1,            # samples of z for each image
         beta_nll: float | None = None,  # β of the β-NLL, 0 to 1; None: the log-likelihood itself
         kl_weight: KLWeight = 1.0,      # weight of the KL; "linear" and "cyclical" anneal it, or a function of t in 0…1
-        schedule: Schedule = "cosine",  # "cosine" or "constant" learning rate
+        schedule: Schedule | None = None, # "cosine", "warmup" or "constant" learning rate; None: "cosine", or "warmup" without epochs
         optimizer: OptimizerChoice = "adam", # "adam", "muon", or a function from parameters and lr to a torch optimizer
         init: Init = "random",          # "random", or "data_mean": the decoder begins with the mean image
         grad_clip: float | None = None, # largest norm of the gradient
@@ -86,6 +86,7 @@ def fit(model: VAE,            # trained in place
         stack.callback(model.to, next((p.device for p in model.parameters()), "cpu"))  # back to where it was
         stack.enter_context(only_main_warns()); stack.enter_context(ONE_TRAINING)
         data = main_first(lambda: as_data(data, seed=seed))
+        given |= (chosen := open_settings(given, len(data.train)))
         kl = kl_schedule(kl_weight)  # a number, or a function of t, the share of the training that is done
         maximised = make_objective(objective, kl, beta_nll, len(data.train))
         score = None if beta_nll is None else beta_score(beta_nll, model.decoder.head, kl)
@@ -109,6 +110,7 @@ def fit(model: VAE,            # trained in place
         backward = stack.enter_context(accelerated(add_gradient, step, s["batch_size"], precision, compile,
                                                    checkpoint_activations, whole))
         stack.enter_context(tracked(accelerator, hyper_parameters(given, s, data)))
+        print_open_settings(chosen, progress)
         bar = stack.enter_context(progress_bar(s["epochs"] * steps, run.epoch * steps, progress))
         ctrl_c = stack.enter_context(ctrl_c_waits())
         stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
@@ -120,7 +122,7 @@ def fit(model: VAE,            # trained in place
                 for i, x in enumerate(batches, run.epoch * steps):
                     t, pixel_stats = i / (s["epochs"] * steps), i % steps % 20 == 0
                     if callable(kl): weights = {"kl_weight": kl(t)}
-                    set_rates(opt, SCHEDULES[schedule](t))
+                    set_rates(opt, SCHEDULES[s["schedule"]](t))
                     pieces = x.tensor_split(n_pieces(len(x), s))
                     n_images = {} if len(pieces) == 1 else {"n_images": len(x)}
                     for piece in pieces:  # devices exchange gradients once, after the last
@@ -138,6 +140,7 @@ def fit(model: VAE,            # trained in place
                 accelerator.log(row, step=row["step"])
                 if accelerator.is_main_process: log_reconstructions(accelerator, run, data, row["step"])
                 print_epoch(row, s["epochs"], progress)
+            if run.epoch < s["epochs"] and shown_progress(progress): bar.write(out_of_patience(run))
         except KeyboardInterrupt: run.stop_early(bar.write)
         bar.close()
         run.finish()
@@ -274,7 +277,35 @@ def largest_rate(optimizer: torch.optim.Optimizer) -> float: # of its groups, fo
 
 
 SCHEDULES: dict[str, Callable[[float], float]] = { # of the learning rate, as functions of t
-    "cosine": lambda t: 0.5 * (1 + math.cos(math.pi * t)), "constant": lambda t: 1.0}
+    "cosine": lambda t: 0.5 * (1 + math.cos(math.pi * t)), "constant": lambda t: 1.0,
+    "warmup": lambda t: min(1, t / 0.03) * 0.5 * (1 + math.cos(math.pi * t))}
+
+# %% ../../nbs/training/08_fit.ipynb #a3d24b9b
+STEPS, LEAST_EPOCHS = 5000, 10 # of a training whose epochs were left open
+
+
+def open_settings(given: dict, # the arguments of `fit`
+                  n: int,      # training images
+                  ) -> dict:   # values of epochs, batch_size, lr and schedule that were None
+    "What was left open: without epochs, by the number of images."
+    if given["epochs"] is not None: found = dict(batch_size=128, lr=1e-3, schedule="cosine")
+    else:
+        batch = min(32, n) if given["batch_size"] is None else check_count("batch_size", given["batch_size"])
+        found = dict(epochs=max(LEAST_EPOCHS, -(-STEPS * batch // n)), batch_size=batch, lr=2e-3, schedule="warmup")
+    return {name: value for name, value in found.items() if given[name] is None}
+
+
+def print_open_settings(found: dict, # what `open_settings` gave
+                        progress: Progress) -> None:
+    "Say which settings were chosen, if epochs are among them."
+    if "epochs" not in found or not shown_progress(progress): return
+    print("chosen by the number of images:", ", ".join(f"{name}={value!r}" for name, value in found.items()), file=sys.stderr)
+
+
+def out_of_patience(run: Run) -> str: # a line
+    best = best_epoch(run.history)
+    return (f"stopped after epoch {run.epoch} of {run.settings['epochs']}: no better validation ELBO since epoch {best} "
+            f"(patience={run.patience}). The model has the weights of epoch {best}.")
 
 # %% ../../nbs/training/08_fit.ipynb #b3231d61
 SETTINGS = ("epochs", "batch_size", "lr", "objective", "k", "beta_nll", "kl_weight", "schedule", "optimizer", "init",
