@@ -37,7 +37,7 @@ def hub(monkeypatch, tmp_path):
     from huggingface_hub import constants
     from huggingface_hub.utils import disable_progress_bars
     disable_progress_bars()
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)  # older versions know no Xet
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE"): monkeypatch.delenv(name, raising=False)
     server = stand_in()
