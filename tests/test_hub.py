@@ -107,6 +107,9 @@ def test_round_trip(hub, place, tmp_path):
     assert f"torch {torch.__version__}".replace("_", "\\_") in card
     for path in re.findall(r"\]\((figures/\w+\.png)\)", card): assert files[path].startswith(b"\x89PNG")
     assert card.count("](figures/") == 3
+    push(hub, trained)  # without the run: its files go away in the same commit
+    assert set(on_hub(hub)) == {".gitattributes", "README.md", "config.json", "model.safetensors"}
+    assert "Nothing was measured." in on_hub(hub)["README.md"].decode() and len(hub.repos["me/digits"]["commits"]) == 3
 
 
 def test_nothing_private_is_published(hub, place, tmp_path):
