@@ -81,7 +81,8 @@ def published_record(record: dict, # what run.json says
         if isinstance(value, list): return f"{len(value)} files"
         return public_name(value) if isinstance(value, str) and not is_known(value) else value
     given = {name: place(value) if name in PLACES else value for name, value in record["load_data"].items()}
-    public = scrubbed({**record, "load_data": given}) | {name: published_data(record[name]) for name in ("data",) if name in record}
+    public = scrubbed({**record, "load_data": given})
+    if "data" in record: public["data"] = published_data(record["data"])
     return public | {"sha256": record_digest(public)}
 
 # %% ../../nbs/apply/04_hub.ipynb #7a1690a2
@@ -289,7 +290,8 @@ def about_numbers(facts: Facts) -> str: # Markdown
             for name, (unit, meaning) in METRICS.items() if any(name in column for column in columns.values())]
     return ("## The numbers\n\n" + table(["number", *columns, "unit", "what it is"], rows, len(columns))
             + "\n\nNats are for a whole image. A pixel unit is the step from black to white.\n\n" + "\n".join(texts)
-            + about_likelihood(report) + "\n\nThese numbers hold for these images. How the model does on others was not measured.")
+            + about_likelihood(report)
+            + "\n\nThese numbers hold for these images. How the model does on others was not measured.")
 
 # %% ../../nbs/apply/04_hub.ipynb #ea926a0f
 def about_likelihood(report: dict) -> str: # Markdown
@@ -359,7 +361,8 @@ PUBLISHED = ("README.md", "config.json", "model.safetensors", "run.json", "repor
 def copy_published(place: Path, out: Path) -> None:
     "Every file whole or not at all; what is not among the new ones is deleted."
     for name in PUBLISHED:
-        if (path := place / name).is_file(): replace_file(out / name, lambda new, path=path: new.write_bytes(path.read_bytes()))
+        if (path := place / name).is_file():
+            replace_file(out / name, lambda new, path=path: new.write_bytes(path.read_bytes()))
         else: (out / name).unlink(missing_ok=True)
 
 # %% ../../nbs/apply/04_hub.ipynb #31e2772f
@@ -381,7 +384,8 @@ def write_published(model: VAE,
         text("report.json", json.dumps(scrubbed(report) | {"data": published_data(report["data"])}, indent=2) + "\n")
     if not (place / "history.csv").is_file(): return
     history = (place / "history.csv").read_text(encoding="utf-8")
-    if not re.fullmatch(r"[\w,.+\s-]*", history): raise InputError(f"{place / 'history.csv'} holds more than names and numbers")
+    if not re.fullmatch(r"[\w,.+\s-]*", history):
+        raise InputError(f"{place / 'history.csv'} holds more than names and numbers")
     text("history.csv", history)
 
 # %% ../../nbs/apply/04_hub.ipynb #d456f6f4
@@ -444,7 +448,8 @@ def hub_errors(api: "HfApi", repo_id: str, revision: str | None = None, writing:
     except InputError: raise
     except Exception as error:
         inner = error
-        while isinstance(inner, (FileNotFoundError, RuntimeError)) and isinstance(inner.__cause__, Exception): inner = inner.__cause__
+        while isinstance(inner, (FileNotFoundError, RuntimeError)) and isinstance(inner.__cause__, Exception):
+            inner = inner.__cause__
         if (said := in_words(inner, api, repo_id, revision, writing)) is None: raise
         raise said from error
 
@@ -488,7 +493,8 @@ def refuse_folder(repo_id: object, revision: str | None) -> None:
     "A folder of this machine is no repository of a hub."
     if not isinstance(repo_id, (str, Path)): return
     path = Path(repo_id).expanduser()
-    if revision is None and (path / "config.json").is_file() or path.is_dir() and path.is_absolute() or isinstance(repo_id, Path):
+    here = revision is None and (path / "config.json").is_file() or path.is_dir() and path.is_absolute()
+    if here or isinstance(repo_id, Path):
         hint = "" if path.is_absolute() or isinstance(repo_id, Path) else '; revision="main" asks the hub all the same'
         raise InputError(f"repo_id={str(repo_id)!r} is a folder of this machine: VAE.load({str(repo_id)!r}) reads it{hint}")
 
@@ -507,7 +513,8 @@ def pull(repo_id: str, revision: str | None, token: str | None, cache_dir: str |
     folder = fetch("config.json", revision)
     if not (folder / "config.json").is_file(): why = "it has no config.json"
     elif not is_ours(folder / "config.json"): why = "its config.json is of another library"
-    else: why = "" if (fetch("model.safetensors", folder.name) / "model.safetensors").is_file() else "it has no model.safetensors"
+    elif (fetch("model.safetensors", folder.name) / "model.safetensors").is_file(): why = ""
+    else: why = "it has no model.safetensors"
     if why: raise InputError(f"repo_id={repo_id!r} holds no model of vae_nb: {why}")
     try: return VAE.load(folder, **modules)
     except InputError as e: raise type(e)(str(e).replace(str(folder), repo_id)) from None
