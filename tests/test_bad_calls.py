@@ -82,6 +82,13 @@ FAMILIES = {
     "tables": [(None, "=None: expected what load_data returns"), ("runs/a", "='runs/a': expected what load_data returns")],
     "numbers": [(["a"], r"=\['a'\]: expected"), (b"x", "=b'x': expected"), (LINEAR, "is a Linear; expected")],
     "module": [(3, "=3: expected a module"), ("x", "='x': expected a module"), (["a"], r"=\['a'\]: expected a module")],
+    "repository": [(3, "=3: expected \"owner/name\""), (None, "=None: expected \"owner/name\""), ("digits", "='digits': expected \"owner/name\""),
+                   ("me/a b", "='me/a b': expected"), ("a/b/c", "='a/b/c': expected"), (["a/b"], r"=\['a/b'\]: expected")],
+    "switch": [(1, "=1: expected True or False"), ("yes", "='yes': expected True or False"), (None, "=None: expected True or False")],
+    "license": [(3, "=3: expected the name of a license"), ("My own", "='My own': expected the name of a license"), ([1], r"=\[1\]: expected")],
+    "token": [(3, "=3: expected a token"), ("two words", ": expected a token of the hub, which is one word"), ("", ": expected a token")],
+    "address": [(3, "=3: expected the address"), ("huggingface.co", "='huggingface.co': expected the address"), ("", "='': expected the address")],
+    "revision": [(3, "=3: expected a branch"), ("", "='': expected a branch"), (["main"], r"=\['main'\]: expected")],
     "dict": [(3, "=3: expected"), (["a"], r"=\['a'\]: expected"), (LINEAR, "is a Linear; expected")],
 }
 FAMILIES["data or none"], FAMILIES["name or none"] = FAMILIES["data"][1:], FAMILIES["name"]
@@ -189,13 +196,20 @@ PYTHON = {
     "VAE.decode": (dict(z=torch.zeros(1, 2)), dict(z="images")),
     "VAE.save": (dict(folder="saved"), dict(folder="path")),
     "VAE.load": (dict(folder="saved"), dict(folder="path")),
+    "VAE.push_to_hub": (dict(repo_id="me/x", figures=False), dict(
+        repo_id="repository", run="path", data="data or none", private="switch", figures="switch", license="license", token="token",
+        endpoint="address")),
+    "VAE.from_pretrained": (dict(repo_id="me/x"), dict(
+        repo_id="repository", revision="revision", token="token", endpoint="address", cache_dir="path")),
+    "model_card": (M | dict(repo_id="me/x", figures=False), dict(
+        model="model", repo_id="repository", run="path", data="data or none", license="license", figures="switch", out="path")),
     "evaluating": (M, dict(model="model", seed="seed")),
 }
 
 
 def call(name, arguments):
     name, arguments = name.partition(" of ")[0], made(arguments)
-    if name == "VAE.load": return v.VAE.load(**arguments)
+    if name in ("VAE.load", "VAE.from_pretrained"): return getattr(v.VAE, name[4:])(**arguments)
     if name.startswith("VAE."): return getattr(thing("model"), name[4:])(**arguments)
     if name == "evaluating": return v.evaluating(**arguments).__enter__()
     return getattr(v, name)(**arguments)
@@ -323,6 +337,8 @@ ALONE = {  # whole lines
     "evaluate run --js": r"Did you mean --json\?", "demo --second 3": r"Did you mean --seconds\?",
     "train --data nowhere/x": "--data='nowhere/x' does not exist", "train --data file": "--data='file' is a file",
     "evaluate nothing": "folder='nothing' holds no saved model", "evaluate": "required: RUN", "compare": "required: RUNS",
+    "push run": "required: REPO_ID", "push run digits": 'repo_id=\'digits\': expected "owner/name"',
+    "push run me/x --license 3": "--license=3: expected the name", "push run me/x --token a": "unrecognized arguments: --token a",
     "compare nothing other": r"runs\[0\]='nothing' holds no report.json", "trian": "Did you mean 'train'", "train x": "arguments: x",
     "sample run --n 1000000000000000": "not enough memory.*smaller numbers need less",
     "train --epochs": "--epochs: expected one argument", "sample run --out a.jpg": "--out='a.jpg': expected a name",

@@ -349,7 +349,7 @@ def test_longer_with_a_constant_rate(cli):
 # mistakes
 
 BAD = {
-    "trian": "'trian' is no command; known are demo, train, evaluate, compare, figures, sample, explore, data. "
+    "trian": "'trian' is no command; known are demo, train, evaluate, compare, figures, sample, push, explore, data. "
              "Did you mean 'train'?",
     "train --lattent-dim 4": "unrecognized arguments: --lattent-dim 4. Did you mean --latent-dim?",
     "train spare": "unrecognized arguments: spare",
@@ -361,6 +361,8 @@ BAD = {
     "sample nothing": "folder='nothing' holds no saved model",
     "figures nothing": "folder='nothing' holds no saved model",
     "explore nothing": "folder='nothing' holds no saved model",
+    "push nothing me/x": "folder='nothing' holds no saved model",
+    "push nothing": "the following arguments are required: REPO_ID",
     "data mnits": f"'mnits' is not known; known are {', '.join(map(repr, KNOWN_NAMES))}. Did you",
     "data empty": "no images in empty",
     "data mnist-10k --test 5": "--test: 'mnist-10k' has test images of its own",
@@ -427,6 +429,9 @@ def test_mistakes_with_a_run(cli, trained, tmp_path):
         "evaluate RUN --likelihood-k 0": "--likelihood-k=0: expected",
         "evaluate RUN --resize 14": "data has images of shape (1, 14, 14); the model expects (1, 28, 28)",
         "explore RUN --port 0": "--port=0: expected an integer from 1 to 65535",
+        "push RUN my-vae": "repo_id='my-vae': expected \"owner/name\"",
+        "push RUN me/x --license MIT!": "--license='MIT!': expected the name of a license",
+        "push RUN me/x --licence mit": "Did you mean --license?",
         "sample RUN --n 0": "--n=0: expected",
         "sample RUN --seed -1": "--seed=-1: expected",
         "sample RUN --out samples.jpg": "--out='samples.jpg': expected a name that ends in",

@@ -115,6 +115,7 @@ from .evaluation.reports import compare as compare, report as report
 from .apply.encoding import encode_all as encode_all
 from .apply.estimator import VAETransformer as VAETransformer
 from .apply.export import export_model as export_model
+from .apply.hub import model_card as model_card
 
 # explore: widgets, and a page for the browser
 from .explore.sliders import LatentExplorer as LatentExplorer

@@ -288,6 +288,19 @@ def sample(run: str,                # folder of a trained model
     replace_file(files["npz"], write)
     print(npz)
 
+# %% ../nbs/09_cli.ipynb #b1f2c3a2
+def push(run: str,                # folder of a trained model
+         repo_id: str,            # owner/name on the hub; made if it isn't there
+         *,
+         private: bool = False,   # for its owner's eyes only
+         license: str | None = None, # of the model, such as mit (default: the card names none)
+         figures: bool = True,    # publish them too; two of three show images of the data
+         ) -> None:
+    "Publish a trained model and its card on a hub, such as huggingface.co."
+    from vae_nb.training.runs import load_run_model
+    address = load_run_model(run).push_to_hub(repo_id, run, private=private, license=license, figures=figures)
+    print(f"The model is at {address}. It is read by vae_nb.VAE.from_pretrained({repo_id!r}).")
+
 # %% ../nbs/09_cli.ipynb #c8f5aeb5
 def explore_notebook(run: Path,     # folder of a trained model
                      options: dict, # of load_data, as far as they are given
@@ -575,6 +588,7 @@ COMMANDS: dict[str, tuple[Callable, tuple[str, ...]]] = dict( # in the order of 
     compare=(compare, ()),
     figures=(figures, (LOAD_DATA,)),
     sample=(sample, ()),
+    push=(push, ()),
     explore=(explore, (LOAD_DATA,)),
     data=(data, (LOAD_DATA,)))
 

@@ -30,7 +30,7 @@ from ..generation.model_figures import (history_figure, pipeline_figure, prior_f
                                              varied_images)
 from ..models.vae import VAE
 from ..training.objectives import METRICS, Metric
-from ..training.runs import versions
+from ..training.runs import versions, weights_digest
 
 # %% ../../nbs/evaluation/07_report_sections.ipynb #5052bf73
 @dataclass
@@ -72,7 +72,8 @@ def describe_measurement(m: ReportInput) -> dict: # the first entries of report.
     data = dict(name=m.data.name, split=m.split, images=len(images), image_shape=list(m.data.image_shape),
                 binarize=m.data.binarize, sha256=pixels.hexdigest())
     return dict(format=1, created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), versions=versions(), data=data,
-                model=dict(config=m.model.config, parameters=sum(p.numel() for p in m.model.parameters())),
+                model=dict(config=m.model.config, parameters=sum(p.numel() for p in m.model.parameters()),
+                           weights=weights_digest(m.model.state_dict())),  # which model these numbers are of
                 likelihood="density" if levels is None else f"probability of {levels} levels",
                 dtype=str(weight.dtype).removeprefix("torch."), device=weight.device.type, seed=m.seed)
 

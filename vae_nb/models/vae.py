@@ -12,8 +12,10 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from importlib import import_module
 from numbers import Integral, Real
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -26,6 +28,7 @@ from ..basics.checks import (InputError, InputTypeError, check_batch, check_coun
 from ..basics.numerics import full_precision, seed_generators, to_unit
 from ..core import Conditional, Head, Terms, check_rsample, moments_of
 from ..data.arrays import check_range
+from ..data.splits import Data
 from ..distributions.discretised import DiscretisedLogistic
 from ..distributions.likelihoods import (PIXEL_SIGMA_FLOOR, BernoulliLikelihood, GaussianLikelihood,
                                               HomoscedasticGaussian, ImagewiseGaussian, PixelwiseGaussian)
@@ -152,7 +155,44 @@ class VAE(nn.Module):
         device = usable_device(device)
         return read_model(check_path("folder", folder, "the name of a folder"), modules).to(device)
 
+    def push_to_hub(self,
+                    repo_id: str, # "owner/name"; made if it isn't there
+                    run: str | Path | None = None, # folder of its training, for the card; None: the model alone
+                    data: Data | str | Path | torch.Tensor | None = None, # to measure and draw; None: that of the run
+                    private: bool = False,        # for its owner's eyes only
+                    token: str | None = None,     # of the hub; None: that of `hf auth login` or HF_TOKEN
+                    license: str | None = None,   # of the model, such as "mit"; None: the card names none
+                    figures: bool = True,         # publish them too; two of three show images of the data
+                    endpoint: str | None = None,  # address of the hub; None: HF_ENDPOINT, or huggingface.co
+                    ) -> str:                     # address of the model on the hub
+        """Publish the model, its card and what its run has measured on a hub; see `model_card`.
+
+        An InputError if that can't be, before anything is sent; a ConnectionError if the hub can't be reached."""
+        return later("apply.hub").push(self, repo_id, run, data, private, token, license, figures, endpoint)
+
+    @classmethod
+    def from_pretrained(cls,
+                        repo_id: str,                         # "owner/name", as `push_to_hub` was given
+                        revision: str | None = None,          # branch, tag or commit; None: the newest
+                        device: str | torch.device = "cpu",   # where the model goes
+                        token: str | None = None,             # for a private model; None: as for `push_to_hub`
+                        cache_dir: str | Path | None = None,  # folder for downloads; None: that of huggingface_hub
+                        endpoint: str | None = None,          # address of the hub; None: as for `push_to_hub`
+                        **modules: nn.Module | Callable[[], nn.Module], # your own parts, named as in `create_vae`
+                        ) -> "VAE":                           # in evaluation mode
+        """Read a model from a hub: `config.json` and `model.safetensors` are fetched, and read as `load` reads them.
+
+        An InputError if there is no such model; a ConnectionError if the hub can't be reached."""
+        device = usable_device(device)
+        return later("apply.hub").pull(repo_id, revision, token, cache_dir, endpoint, modules).to(device)
+
     def __repr__(self) -> str: return describe(self)
+
+# %% ../../nbs/models/01_vae.ipynb #4b0a10c2
+def later(module: str,    # such as "apply.hub"
+          ) -> ModuleType:
+    "A module of a later room, for a method of this class that is one line here and stands there."
+    return import_module(f"vae_nb.{module}")
 
 # %% ../../nbs/models/01_vae.ipynb #5a96a9db
 def describe(model: VAE) -> str:

@@ -507,7 +507,7 @@ class Run:
         self.model.eval()
 
 # %% ../../nbs/training/07_runs.ipynb #103465a5
-def _record_digest(record: dict) -> str:
+def record_digest(record: dict) -> str:
     return digest(json.dumps({name: part for name, part in record.items() if name != "sha256"}, sort_keys=True).encode())
 
 
@@ -522,7 +522,7 @@ def read_record(run: str | Path, # folder
     known = "load_data", "create_vae", "fit"
     if not isinstance(record, dict) or not all(isinstance(record.get(name), dict) for name in known):
         raise InputError(f"{path} is no record of a run")
-    if record.get("sha256") == _record_digest(record): return record
+    if record.get("sha256") == record_digest(record): return record
     raise InputError(f"{path} was altered: its checksum does not fit its content")
 
 
@@ -532,7 +532,7 @@ def run_record(settings: dict[str, dict], # name of a function (load_data, creat
                ) -> Iterator[None]:
     "While inside, a training keeps `run.json` in its folder."
     record = {"command": name, "versions": versions(), **settings}
-    before = RECORD.set({**record, "sha256": _record_digest(json.loads(json.dumps(record)))})
+    before = RECORD.set({**record, "sha256": record_digest(json.loads(json.dumps(record)))})
     try: yield
     finally: RECORD.reset(before)
 
