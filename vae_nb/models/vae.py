@@ -29,6 +29,7 @@ from ..basics.numerics import full_precision, seed_generators, to_unit
 from ..core import Conditional, Head, Terms, check_rsample, moments_of
 from ..data.arrays import check_range
 from ..data.splits import Data
+from ..data.splits import Data
 from ..distributions.discretised import DiscretisedLogistic
 from ..distributions.likelihoods import (PIXEL_SIGMA_FLOOR, BernoulliLikelihood, GaussianLikelihood,
                                               HomoscedasticGaussian, ImagewiseGaussian, PixelwiseGaussian)
@@ -195,13 +196,19 @@ def later(module: str,    # such as "apply.hub"
     return import_module(f"vae_nb.{module}")
 
 # %% ../../nbs/models/01_vae.ipynb #5a96a9db
+def smallest_sigma(model: VAE) -> str:
+    "Said of a floor other than the usual."
+    floor = getattr(model.decoder.head, "sigma_floor", None)
+    return "" if floor in (None, PIXEL_SIGMA_FLOOR) else f", σ ≥ {floor:.3g}"
+
+
 def describe(model: VAE) -> str:
     "A table of the parts of a model with their parameter counts."
     parts = [("encoder", model.encoder.network, f"{model.image_shape} -> {model.encoder.head.param_shape}"),
              ("posterior", model.encoder.head, f"q(z|x) over {model.encoder.head.event_shape}"),
              ("prior", model.prior, f"p(z) over {tuple(model.prior().event_shape)}"),
              ("decoder", model.decoder.network, f"{model.decoder.in_shape} -> {model.decoder.head.param_shape}"),
-             ("likelihood", model.decoder.head, f"p(x|z) over {model.decoder.head.event_shape}")]
+             ("likelihood", model.decoder.head, f"p(x|z) over {model.decoder.head.event_shape}" + smallest_sigma(model))]
     rows = [(role, type(m).__name__, shape, f"{sum(p.numel() for p in m.parameters()):,}") for role, m, shape in parts]
     rows.append(("VAE", "", "", f"{sum(p.numel() for p in model.parameters()):,}"))
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
@@ -298,6 +305,24 @@ def _latent_dim(given: dict # the arguments of `create_vae`
     if latent_dim in (None, count): return count
     raise InputError(f"latent_dim={latent_dim!r} with latent_channels={maps}, which makes it {count}: expected one of them")
 
+# %% ../../nbs/models/01_vae.ipynb #8431672c
+FLAT_SHARE, FLAT_SIGMA_FLOOR = 0.2, 0.02
+
+
+def flat_share(data: Data) -> float: # from 0 to 1
+    "How many of the pixel values of up to 1,000 training images are equal to the most frequent one."
+    x = next(data.batches("train", min(1000, len(data.train)), shuffle=False))
+    return x.flatten().unique(return_counts=True)[1].max().item() / x.numel()
+
+
+def settings_for(data: Data,
+                 given: dict, # the arguments of `create_vae`
+                 ) -> dict:   # those that follow from the data
+    "The shape of the images, and the floor of a pixelwise Gaussian."
+    pixelwise = given["likelihood"] == "gaussian" and given["noise"] in (None, "pixelwise")
+    flat = pixelwise and given["sigma_floor"] is None and flat_share(data) >= FLAT_SHARE
+    return dict(image_shape=data.image_shape) | (dict(sigma_floor=FLAT_SIGMA_FLOOR) if flat else {})
+
 # %% ../../nbs/models/01_vae.ipynb #11f96021
 def _plain(value):
     "`value` as JSON can hold it; an object of the user's own is recorded by the name of its class, never its code."
@@ -363,7 +388,7 @@ def check_memory(build: Callable[[], nn.Module], # makes the model
                                                     f"this machine has {there / 2 ** 30:,.0f} GiB"))
 
 # %% ../../nbs/models/01_vae.ipynb #cbc9cc0a
-def create_vae(image_shape: Sequence[int],              # (C, H, W)
+def create_vae(image_shape: "Sequence[int] | Data",     # (C, H, W), or the data: then the floor of σ follows from them too
                latent_dim: int | None = None,           # length L of the latent vector; None: 16 for digits, 64 for 3×32×32, at most 256
                encoder: NetworkChoice = "cnn",          # "cnn", "resnet", "mlp", or a module: (n, C, H, W) to (n, *param_shape)
                decoder: NetworkChoice = "cnn",          # "cnn", "resnet", "mlp", or a module: (n, L) to (n, *param_shape)
@@ -376,12 +401,13 @@ def create_vae(image_shape: Sequence[int],              # (C, H, W)
                activation: Activation | None = None,    # name of the nonlinearity, or a module class; None: ReLU, SiLU of a "resnet"
                mean: LinkName | None = None,            # link: "sigmoid" (Gaussian, if None) or "identity" (discretised)
                sigma: float | None = None,              # fixed σ of homoscedastic noise; None: learned
-               sigma_floor: float | None = None,        # smallest σ of a Gaussian pixel; None: that of 8-bit rounding, 1/(255√12)
+               sigma_floor: float | None = None,        # smallest σ of a Gaussian pixel; None: that of 8-bit rounding, 1/(255√12), or of flat data 0.02
                prior: nn.Module | None = None,          # p(z); None: the standard normal
                latent_channels: int | None = None,      # spatial latents: so many maps of the CNN's smallest size; None: a flat vector
                ) -> VAE:                                # untrained, on the CPU
     "Build a VAE from names, numbers and, where wanted, modules of your own."
     given = dict(locals())
+    if isinstance(image_shape, Data): given |= settings_for(image_shape, given)
     check_memory(lambda: build(dict(given), "meta"), {name: given[name] for name in SIZES})
     return build(given)
 
