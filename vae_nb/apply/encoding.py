@@ -102,7 +102,7 @@ def nearest(latents: torch.Tensor | np.ndarray, # (N, L), of all images
     if latents.ndim != 2: raise InputError(refusal("latents", latents, "latents, (N, L)"))
     if query.shape[-1] != latents.shape[1]:
         raise InputError(refusal("query", query, f"({latents.shape[1]},) or (B, {latents.shape[1]}), as latents has"))
-    n = check_count("n", n, 1, len(latents))
+    if check_count("n", n) > len(latents): raise InputError(f"n={n}: latents has {len(latents)} rows; expected no more")
     distances = torch.cdist(query.to(latents.dtype).reshape(-1, latents.shape[1]), latents)   # (B, N)
     found = distances.topk(n, largest=False).indices
     return found if query.ndim == 2 else found[0]

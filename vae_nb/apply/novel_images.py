@@ -8,7 +8,7 @@ __all__ = ['novelty_table', 'novelty_sheet']
 # %% ../../nbs/apply/04_novel_images.ipynb #f213072f
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from .encoding import image_rows
 from .pictures import chosen_images
 from ..basics.checks import InputError, InputTypeError, check_count, hides_bar, lookup, refusal
 from ..basics.figures import PAGE_WIDTH, Picture, draw_image, figure_style, panels, plain_label, save_figure
-from ..data.splits import Data, Split
+from ..data.splits import Split
 from ..evaluation.metrics import ImageData
 from ..evaluation.novelty import SCORES, DensityOfStates, novelty_scores
 from ..models.vae import VAE, evaluating, prepare_images

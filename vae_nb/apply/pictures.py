@@ -153,13 +153,13 @@ def write_reconstructions(model: VAE,                 # trained
 
     Nothing is replaced, unless `overwrite`, and nothing is written outside of `out`."""
     check_count("batch_size", batch_size)
+    folder = check_folder("out", out)
     data, splits = chosen_images(model, data, split)
     table, orders = image_rows(data, splits)
     names = table["name"].tolist()
     if len(set(names)) < len(names) and "split" in table:  # positions in two sources, one for the test
         names = [f"{part}/{name}" for part, name in zip(table["split"], names)]
     stems = file_names(names)
-    folder = Path(os.path.expanduser(out))
     files = free_files(folder, [f"{stem}.png" for stem in stems], overwrite)
     maps = free_files(folder, [f"{stem}.sigma.png" for stem in stems], overwrite) if sigma else []
     places = [(part, i) for part, order in orders.items() for i in order.tolist()]

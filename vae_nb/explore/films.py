@@ -6,11 +6,8 @@
 __all__ = ['write_film']
 
 # %% ../../nbs/explore/07_films.ipynb #1bfd9c4b
-import math
-import os
 import shutil
 import subprocess
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -25,7 +22,7 @@ from .walks import there_and_back
 from .widgets import image_pixels, latent_scales
 from ..generation.model_figures import varied_images
 from ..models.tensor_files import check_folder, replace_file
-from ..models.vae import VAE, evaluating, prepare_images
+from ..models.vae import VAE, check_model, evaluating, prepare_images
 
 # %% ../../nbs/explore/07_films.ipynb #acd0f086
 def tour(model: VAE,
@@ -47,7 +44,8 @@ def one_latent(model: VAE,
                frames: int = 24, # from the lowest value to the highest
                ) -> torch.Tensor: # (2 frames − 1, L)
     "One latent from end to end and back; the others are those of a held-out image."
-    check_count("latent", latent, 1, model.latent_dim); check_count("frames", frames, 2)
+    check_count("latent", latent); check_count("frames", frames, 2)
+    if latent > model.latent_dim: raise InputError(f"latent={latent}: the model has {model.latent_dim}, numbered from 1")
     x = prepare_images(model, varied_images(data, 1), argument="data")
     with evaluating(model): low = moments_of(model.encode(x)).mean[0]  # (L,)
     high, top = low.clone(), latent_scales(model, data).top
@@ -58,12 +56,10 @@ def one_latent(model: VAE,
 def _gif(frames: np.ndarray, # (T, H, W) or (T, H, W, 3), uint8
          fps: float,
          path: Path) -> None:
-    "Write a GIF that is shown for ever; all frames have one palette."
+    "Write a GIF that is shown for ever; each frame has the 256 colours that suit it best."
     pictures = [Image.fromarray(frame) for frame in frames]
     if frames.ndim == 4:
-        few = frames[np.linspace(0, len(frames) - 1, min(len(frames), 32)).round().astype(int)]  # colours of the whole film
-        palette = Image.fromarray(few.reshape(-1, *few.shape[2:])).quantize(256, Image.Quantize.MEDIANCUT)
-        pictures = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+        pictures = [p.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE) for p in pictures]
     pictures[0].save(path, "gif", save_all=True, append_images=pictures[1:], loop=0, duration=max(2, round(100 / fps)) * 10)
 
 
@@ -110,12 +106,13 @@ def write_film(model: VAE,           # trained
                size: int = 256,      # pixels: images are enlarged by the whole number that brings the longer side near it
                ) -> Path:            # `out`
     "The decoded means of a row of latents as a film."
+    check_model(model)
     path, fps = check_film(out), check_positive("fps", fps)
     check_count("size", size)
     if fps > 50: raise InputError(refusal("fps", fps, "at most 50 frames a second"))
     if not isinstance(z, torch.Tensor): raise InputTypeError(refusal("z", z, "a tensor of latents, (T, L)"))
     if z.ndim != 2 or z.shape[1] != model.latent_dim or not len(z):
-        raise InputError(refusal("z", z, f"(T, {model.latent_dim}), a latent for each frame"))
+        raise InputError(f"z has shape {tuple(z.shape)}; expected (T, {model.latent_dim}), a latent for each frame")
     with evaluating(model) as device: means = torch.cat([model.decode(part.to(device)).mean.cpu() for part in z.split(256)])
     frames = np.stack([image_pixels(x) for x in means])  # (T, H, W) or (T, H, W, 3)
     times = max(1, round(size / max(model.image_shape[1:])))

@@ -518,8 +518,14 @@ def read_record(run: str | Path, # folder
     "What `run.json` says; of a run that was killed in its first epoch, too."
     places = (check_path("run", run) / part / "run.json" for part in (WHOLE, "", STAGED))
     path = next((path for path in places if path.is_file()), None)
-    if path is None: return {}
+    return {} if path is None else read_record_file(path)
+
+
+def read_record_file(path: Path, # of a run.json
+                     ) -> dict:  # as `run_record` had written it
+    "What one file says, or an error that tells what is wrong with it."
     try: record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as e: raise InputError(f"{path} can't be read: {e.strerror}") from None
     except (ValueError, RecursionError) as e: raise InputError(f"{path} is damaged: {e}") from None
     known = "load_data", "create_vae", "fit"
     if not isinstance(record, dict) or not all(isinstance(record.get(name), dict) for name in known):
