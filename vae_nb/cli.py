@@ -38,7 +38,7 @@ from .basics.checks import InputError, MissingPackageError, check_count, check_p
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-    from vae_nb.data.splits import Data
+    from vae_nb.data.splits import Data, Split
     from vae_nb.models.vae import VAE
     from vae_nb.training.runs import History
 
@@ -201,8 +201,10 @@ def launch_number(name: Literal["RANK", "LOCAL_RANK", "WORLD_SIZE"], # the varia
 # %% ../nbs/09_cli.ipynb #bd89138d
 def combinations(options: dict, # as typed: a list where there are several values
                  ) -> list[dict[str, object]]: # the options that have several values, each with one of them
-    "All combinations of the values that were given."
-    several = {name: value for name, value in options.items() if isinstance(value, list) and name not in LIST_OPTIONS}
+    "All combinations of the values that were given; the order in which the options were typed plays no part."
+    known = [name for names in settings_by_function({}).values() for name in names]
+    several = {name: options[name] for name in sorted(options, key=lambda name: known.index(name) if name in known else -1)
+               if isinstance(options[name], list) and name not in LIST_OPTIONS}
     for name, values in several.items():
         if len(set(map(str, values))) < len(values): raise InputError(f"{name}={values!r}: expected different values")
     if several: return [dict(zip(several, values)) for values in product(*several.values())]
@@ -249,7 +251,7 @@ def sweep(*,
     import pandas
     from vae_nb.data.loading import load_data
     from vae_nb.models.tensor_files import check_folder
-    folder, rows, loaded = check_folder("out", out), [], (None, None)
+    folder, rows, loaded, images = check_folder("out", out), [], None, None
     options = {name: x[0] if isinstance(x, list) and len(x) == 1 and name not in LIST_OPTIONS else x for name, x in options.items()}
     options, tries = with_full_paths(options), combinations(options)
     try: spent = pandas.read_csv(folder / "sweep.csv").set_index("folder")["seconds"].dropna().to_dict()
@@ -259,20 +261,20 @@ def sweep(*,
         words = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in tried.items())
         print(f"{i + 1} of {len(tries)}: {words}", flush=True)
         asked = options_of(load_data, own)
-        if loaded[0] != asked: loaded = asked, load_data(**asked)
+        if images is None or loaded != asked: loaded, images = asked, load_data(**asked)
         place = folder / ",".join(f"{name}={value}" for name, value in tried.items()).replace("/", "_")
-        try: row, finished = sweep_row(tried, own, place, loaded[1], spent.get(place.name, 0.0))
+        try: row, finished = sweep_row(tried, own, place, images, spent.get(place.name, 0.0))
         except FloatingPointError as error:
             print_message(error)
             row, finished = dict(folder=place.name, **tried, epoch=0), True
         rows.append(row)
         table = pandas.DataFrame(rows)
-        by = next((name for name in ("valid_elbo", "test_elbo") if name in table and table[name].notna().any()), "epoch")
+        known = table.dropna(axis=1, how="all").columns
+        by = next((name for name in ("valid_elbo", "test_elbo") if name in known), "epoch")
         table = table.sort_values(by, ascending=False, kind="stable")
         write_table(table, folder / "sweep.csv")
         if not finished: print("The sweep was stopped; the same line goes on with it."); sys.exit(130)
-    kept = [name for name in table if name not in ("folder",) and not table[name].isna().all()]
-    print(table[kept].to_string(index=False, float_format="{:,.4g}".format))
+    print(table.drop(columns="folder").dropna(axis=1, how="all").to_string(index=False, float_format="%.4g"))
     print(f"{folder / 'sweep.csv'}: {len(table)} runs, by {by}; the best is {folder / table['folder'].iloc[0]}")
 
 # %% ../nbs/09_cli.ipynb #0c188a1b
@@ -400,18 +402,18 @@ def new_file(argument: str,         # its name, for the message
 
 
 def meant_split(data: "Data",
-                split: str | None, # as typed; None: see below
-                other: bool,       # are these images others than those of the run?
-                ) -> str | None:   # None: every image
+                split: "Split | None", # as typed; None: see below
+                other: bool,           # are these images others than those of the run?
+                ) -> "Split | None":   # None: every image
     "Of other images all; of the run's own those that the model was not trained on, where there are any."
     from vae_nb.data.splits import held_out_split
     return split if split is not None or other else held_out_split(data)
 
 
 def write_table(table: "DataFrame", path: Path) -> None:
-    "Write a table as CSV, whole or not at all; a name that is no text is written with backslashes."
+    "Write a table as CSV, whole or not at all."
     from vae_nb.models.tensor_files import replace_file
-    replace_file(path, lambda temporary: table.to_csv(temporary, index=False, encoding="utf-8", errors="backslashreplace"))
+    replace_file(path, lambda temporary: table.to_csv(temporary, index=False, encoding="utf-8"))
 
 # %% ../nbs/09_cli.ipynb #66c90482
 def encode(run: str,                # folder of a trained model
@@ -432,7 +434,7 @@ def encode(run: str,                # folder of a trained model
     table = latent_table(model, data, split, progress=options.get("progress", True))
     if path.suffix.lower() == ".csv": write_table(table, path)
     else:
-        arrays = {name: table[name].to_numpy() for name in ("name", "split", "label") if name in table}
+        arrays: dict = {name: table[name].to_numpy() for name in ("name", "split", "label") if name in table}
         arrays = {name: x.astype(str) if x.dtype == object else x for name, x in arrays.items()}
         for name, letter in dict(mean="z", stddev="sigma").items():
             arrays[name] = table[[f"{letter}{i + 1}" for i in range(model.latent_dim)]].to_numpy()
@@ -458,7 +460,7 @@ def reconstruct(run: str,                # folder of a trained model
     check_folder("out", out)
     model, data = load_run_model(run, modules), run_images(run, options)
     meant = meant_split(data, split, "source" in options)
-    written = write_reconstructions(model, data, out, cast(Literal, meant), sigma, overwrite, progress=options.get("progress", True))
+    written = write_reconstructions(model, data, out, meant, sigma, overwrite, progress=options.get("progress", True))
     name, file = next(iter(written.items()))
     maps = ", and as many maps of σ (.sigma.png)," if sigma else ""
     print(f"{len(written):,} reconstructions{maps} are in {out}; that of {name} is {file}")
@@ -503,7 +505,7 @@ def score(run: str,                  # folder of a trained model
     sheet = new_file("out", path.with_suffix(".png"), (".png",), overwrite)
     check_count("n", n); check_count("k", k); check_count("seed", seed, 0)
     model, data = load_run_model(run, modules), run_images(run, options)
-    meant = cast(Literal, meant_split(data, split, "source" in options))
+    meant = meant_split(data, split, "source" in options)
     chosen, reference = score_and_reference(run, score, options)
     table = novelty_table(model, data, reference, chosen, meant, k, seed, progress=options.get("progress", True))
     novelty_sheet(model, data, table, n, meant, save=sheet)

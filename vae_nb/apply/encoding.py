@@ -44,22 +44,30 @@ def encode_all(model: VAE,            # trained
     return found
 
 # %% ../../nbs/apply/00_encoding.ipynb #d1ba9b71
+IN_ORDER: tuple[Split, ...] = ("train", "valid", "test")
+
+
+def _as_text(name: str) -> str:
+    "The name; bytes of a file's name that are no text are written as \\udc…, since a table holds text only."
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def image_rows(data: Data,
                splits: Sequence[Split] | None = None, # None: all that hold images
                ) -> tuple["pandas.DataFrame", dict[Split, torch.Tensor]]: # name, split, label; the order of each split's rows
     "What is known of each image, split by split, each in the order of its source. One that nothing was taken from has no name."
     import pandas
-    held: list[Split] = [split for split in SPLITS if len(data[split])]
+    held = [split for split in IN_ORDER if len(data[split])]
     tables, orders = [], {}
     for split in held if splits is None else splits:
         index, labels = data.indices.get(split), data.labels[split]
         order = orders[split] = torch.arange(len(data[split])) if index is None else index.argsort()
         names, columns = data.names(split), {}
-        columns["name"] = [names[i] for i in order.tolist()]
+        columns["name"] = [_as_text(names[i]) for i in order.tolist()]
         if held != ["train"]: columns["split"] = split
         if labels is not None:
             numbers = labels[order].tolist()
-            columns["label"] = [data.classes[i] for i in numbers] if data.classes else numbers
+            columns["label"] = [_as_text(data.classes[i]) for i in numbers] if data.classes else numbers
         tables.append(pandas.DataFrame(columns))
     return pandas.concat(tables, ignore_index=True), orders
 

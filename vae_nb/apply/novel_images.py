@@ -119,9 +119,8 @@ def novelty_sheet(model: VAE,                 # as for `novelty_table`
     _, orders = image_rows(data, splits)
     places = [(part, i) for part, order in orders.items() for i in order.tolist()]
     if len(table) > len(places): raise InputError(f"table has {len(table)} rows; these data have {len(places)} images")
-    table = table[:check_count("n", n)]
-    x = torch.stack([next(data.randomised(iter([data[part][[i]]]), part, 0, 0, 0))[0].float() / 255
-                     if data[part].dtype == torch.uint8 else data[part][i] for part, i in (places[r] for r in table.index)])
+    table = table.head(check_count("n", n))
+    x = torch.stack([data[part][i] for part, i in (places[r] for r in table.index)])
     with evaluating(model): means = model.reconstruct(prepare_images(model, x)).mean.cpu()
     columns = min(4, len(table))
     side, gap, between = (PAGE_WIDTH - 0.2 - 3 * 0.16) / 8 - 0.02, 0.04, 0.42

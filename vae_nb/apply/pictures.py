@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
-from .encoding import image_rows
+from .encoding import IN_ORDER, image_rows
 from ..basics.checks import InputError, check_count, hides_bar, lookup
 from ..basics.figures import sigma_map, to_array, to_pixels
 from ..core import moments_of
@@ -118,7 +118,7 @@ def chosen_images(model: VAE,
     "Data that suit the model, and which of its splits are meant."
     if split is not None: lookup("split", split, SPLITS)
     data, first = split_for(model, data, split or "train")
-    return data, [first] if split is not None else [part for part in SPLITS if len(data[part])]
+    return data, [first] if split is not None else [part for part in IN_ORDER if len(data[part])]
 
 
 def reconstructed(model: VAE,

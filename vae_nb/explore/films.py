@@ -17,7 +17,8 @@ from PIL import Image
 
 from ..basics.checks import InputError, InputTypeError, MissingPackageError, check_count, check_path, check_positive, refusal
 from ..core import moments_of
-from ..data.splits import Data
+from ..data.splits import Data, held_out_split
+from ..evaluation.metrics import split_for
 from .walks import there_and_back
 from .widgets import image_pixels, latent_scales
 from ..generation.model_figures import varied_images
@@ -25,6 +26,12 @@ from ..models.tensor_files import check_folder, replace_file
 from ..models.vae import VAE, check_model, evaluating, prepare_images
 
 # %% ../../nbs/explore/07_films.ipynb #acd0f086
+def start_images(model: VAE, data: Data, n: int) -> torch.Tensor: # (n, C, H, W), float in [0, 1]
+    "Held-out images, of as many classes as possible; an InputError if they don't suit the model."
+    data, _ = split_for(model, data, held_out_split(data))
+    return prepare_images(model, varied_images(data, n))
+
+
 def tour(model: VAE,
          data: Data,
          n: int = 4,       # images on the way
@@ -32,7 +39,7 @@ def tour(model: VAE,
          ) -> torch.Tensor: # (n (frames − 1) + 1, L); the last is the first
     "Latents on straight lines between the means of some held-out images, of as many classes as possible."
     check_count("n", n, 2); check_count("frames", frames, 2)
-    x = prepare_images(model, varied_images(data, n), argument="data")
+    x = start_images(model, data, n)
     with evaluating(model): stops = moments_of(model.encode(x)).mean  # (n, L)
     parts = [there_and_back(a, b, frames)[:frames - 1] for a, b in zip(stops, stops.roll(-1, 0))]
     return torch.cat([*parts, stops[:1]])
@@ -46,7 +53,7 @@ def one_latent(model: VAE,
     "One latent from end to end and back; the others are those of a held-out image."
     check_count("latent", latent); check_count("frames", frames, 2)
     if latent > model.latent_dim: raise InputError(f"latent={latent}: the model has {model.latent_dim}, numbered from 1")
-    x = prepare_images(model, varied_images(data, 1), argument="data")
+    x = start_images(model, data, 1)
     with evaluating(model): low = moments_of(model.encode(x)).mean[0]  # (L,)
     high, top = low.clone(), latent_scales(model, data).top
     low[latent - 1], high[latent - 1] = -top, top
