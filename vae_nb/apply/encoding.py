@@ -7,9 +7,9 @@ __all__ = ['encode_all', 'latent_table', 'nearest', 'attribute_vector']
 
 # %% ../../nbs/apply/00_encoding.ipynb #96aa2d71
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas
 import torch
 from tqdm.auto import tqdm
 
@@ -18,8 +18,6 @@ from ..core import moments_of
 from ..data.splits import SPLITS, Data, Split
 from ..evaluation.metrics import ImageData, has_splits, split_for
 from ..models.vae import VAE, evaluating
-
-if TYPE_CHECKING: import pandas  # which is imported where it is needed, since it takes time
 
 # %% ../../nbs/apply/00_encoding.ipynb #0846081b
 def encode_all(model: VAE,            # trained
@@ -54,9 +52,8 @@ def _as_text(name: str) -> str:
 
 def image_rows(data: Data,
                splits: Sequence[Split] | None = None, # None: all that hold images
-               ) -> tuple["pandas.DataFrame", dict[Split, torch.Tensor]]: # name, split, label; the order of each split's rows
+               ) -> tuple[pandas.DataFrame, dict[Split, torch.Tensor]]: # name, split, label; the order of each split's rows
     "What is known of each image, split by split, each in the order of its source. One that nothing was taken from has no name."
-    import pandas
     held = [split for split in IN_ORDER if len(data[split])]
     tables, orders = [], {}
     for split in held if splits is None else splits:
@@ -77,9 +74,8 @@ def latent_table(model: VAE,                  # trained
                  split: Split | None = None,  # None: every image
                  batch_size: int = 256,       # images at a time
                  progress: bool = False,      # show a bar
-                 ) -> "pandas.DataFrame":     # name, split, label (where known), z1 … zL, sigma1 … sigmaL
+                 ) -> pandas.DataFrame:     # name, split, label (where known), z1 … zL, sigma1 … sigmaL
     "A row for each image: its name, its split and label where they are known, and mean and deviation of each latent."
-    import pandas
     if split is not None: lookup("split", split, SPLITS)
     data, whole = split_for(model, data, split or "train")
     table, orders = image_rows(data, None if split is None else [whole])

@@ -10,8 +10,8 @@ import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import pandas
 import torch
 from tqdm.auto import tqdm
 
@@ -23,8 +23,6 @@ from ..data.splits import Split
 from ..evaluation.metrics import ImageData
 from ..evaluation.novelty import SCORES, DensityOfStates, novelty_scores
 from ..models.vae import VAE, evaluating, prepare_images
-
-if TYPE_CHECKING: import pandas  # which is imported where it is needed, since it takes time
 
 # %% ../../nbs/apply/04_novel_images.ipynb #46b5d340
 WITH_REFERENCE = "density_of_states", "typicality"
@@ -65,12 +63,11 @@ def novelty_table(model: VAE,                       # trained
                   seed: int = 0,                    # of the samples
                   batch_size: int = 256,            # images at a time
                   progress: bool = False,           # show a bar
-                  ) -> "pandas.DataFrame":          # name, split, label (where known), score; p_value of a density of states
+                  ) -> pandas.DataFrame:          # name, split, label (where known), score; p_value of a density of states
     """How unlike the training images is each image? A row for each, the most unlike first.
 
     `p_value` is the share of the reference images with at least this score. The index of a row is the number of the image
     in the order of the source. An InputError if a score is no finite number."""
-    import pandas
     check_count("k", k); check_count("seed", seed, 0); check_count("batch_size", batch_size)
     if reference is not None and not hasattr(reference, "shape"):
         raise InputTypeError(refusal("reference", reference, "images that were not trained on, such as data.valid"))
@@ -99,7 +96,7 @@ def _short(name: str,
     return name if len(name) <= most else f"…{name[1 - most:]}"
 
 
-def _numbers(row: "pandas.Series") -> str: # of the table
+def _numbers(row: pandas.Series) -> str: # of the table
     "Score and p as they stand above an image."
     p = f", p {row['p_value']:.2g}" if "p_value" in row else ""
     return f"{row['score']:.4g}{p}".replace("-", "−")
@@ -107,7 +104,7 @@ def _numbers(row: "pandas.Series") -> str: # of the table
 # %% ../../nbs/apply/04_novel_images.ipynb #237b26e9
 def novelty_sheet(model: VAE,                 # as for `novelty_table`
                   data: ImageData,            # as for `novelty_table`
-                  table: "pandas.DataFrame",  # what it gave
+                  table: pandas.DataFrame,  # what it gave
                   n: int = 24,                # images: the first so many of the table
                   split: Split | None = None, # as for `novelty_table`
                   save: str | Path | None = None, # .png, .pdf or .svg; None: no file
