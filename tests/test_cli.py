@@ -437,6 +437,14 @@ def test_score(cli, trained):
     assert code == 2 and "--score='typicality': the run has 60 validation images; expected at least 100, or --score regret" in err
 
 
+def test_scores_belong_to_their_names(cli, trained, monkeypatch):
+    digits_in("photos")
+    monkeypatch.setattr("vae_nb.apply.novel_images.scorer", lambda *_: lambda x: dict(score=x.mean((1, 2, 3))))
+    assert cli(f"score {trained} --data photos --score elbo --no-progress")[0] == 0
+    for _, row in pandas.read_csv("scores.csv").iterrows():
+        assert np.array(Image.open(f"photos/{row['name']}")).mean() / 255 == pytest.approx(row["score"], rel=1e-5)
+
+
 def test_walk(cli, trained):
     code, out, err = cli(f"walk {trained} --n 3 --frames 4 --size 60 --fps 10 --no-progress")
     assert (code, out, err) == (0, "walk.gif: 10 frames, 1.0 seconds\n", "")
