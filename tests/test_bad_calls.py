@@ -35,6 +35,7 @@ def thing(name):
     if name == "data": return v.Data(X[:16], X[16:20], X[20:], name="tiny")
     if name == "bytes": return v.Data(*((255 * part).byte() for part in (X[:16], X[16:20], X[20:])))
     if name == "report": return v.report(thing("model"), thing("data"), k=1, likelihood_k=4, n_images=4, n_gap_images=2)
+    if name == "scores": return v.novelty_table(thing("model"), thing("data"), score="elbo", k=2)
     if name == "gaps": return v.inference_gaps(thing("model"), X[:2], k=4, steps=2)
     if name == "calibration": return v.calibration(thing("model"), thing("data"))
     if name == "loader": return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X), 4)
@@ -79,6 +80,7 @@ FAMILIES = {
                (X[:4, ..., :3], r"has shape \(4, 1, 4, 3\)")],
     "table": [(3, "=3: expected a table"), ("history.csv", "='history.csv': expected a table"), (PAIR, "is a tuple; expected"),
               (MODEL, "is a VAE; expected a table"), ([1, 2], r"=\[1, 2\]: expected a table")],
+    "scores": [(3, "=3: expected what novelty_table gives"), ("a.csv", "=.a.csv.: expected what novelty_table gives")],
     "tables": [(None, "=None: expected what load_data returns"), ("runs/a", "='runs/a': expected what load_data returns")],
     "numbers": [(["a"], r"=\['a'\]: expected"), (b"x", "=b'x': expected"), (LINEAR, "is a Linear; expected")],
     "module": [(3, "=3: expected a module"), ("x", "='x': expected a module"), (["a"], r"=\['a'\]: expected a module")],
@@ -165,6 +167,17 @@ PYTHON = {
     "factor_figure": (D, dict(model="model", data="tables", seed="seed")),
     "generate_images": (dict(name="sprites", n=2), dict(name="name", n="count", seed="seed")),
     "encode_all": (D, dict(model="model", data="data", split="name", batch_size="count")),
+    "latent_table": (D, dict(model="model", data="data", split="name", batch_size="count")),
+    "nearest": (dict(latents=torch.rand(9, 2), query=torch.rand(2)), dict(latents="numbers", query="numbers", n="count")),
+    "attribute_vector": (dict(latents=torch.rand(4, 2), labels=[True, False, True, False]), dict(latents="numbers")),
+    "write_reconstructions": (D | dict(out="pictures"), dict(
+        model="model", data="data", split="name", out="path", batch_size="count")),
+    "novelty_table": (D | dict(score="elbo", k=2), dict(
+        model="model", data="data", score="name", split="name", k="count", seed="seed", batch_size="count")),
+    "novelty_sheet": (D | dict(table=Named("scores")), dict(
+        model="model", data="data", table="scores", n="count", split="name", save="path")),
+    "write_film": (dict(model=MODEL, z=torch.zeros(2, 2), out="film.gif"), dict(
+        model="model", z="images", out="path", fps="positive", size="count")),
     "export_model": (dict(model=MODEL, folder="exported"), dict(model="model", folder="path", format="name", tolerance="positive")),
     "fit_prior": (D, dict(model="model", data="data", kind="name", components="count", seed="seed")),
     "with_prior": (dict(model=MODEL, prior=v.GaussianPrior(2)), dict(model="model", prior="module")),
@@ -236,6 +249,17 @@ SINGLE = [
     ("create_vae", dict(image_shape=(1, 28)), r"image_shape=\(1, 28\): expected three numbers"),
     ("create_vae", dict(image_shape=(1, 4, 4), likelihood="bernoulli", noise="pixelwise"), "noise='pixelwise' belongs to"),
     ("Data", dict(train=X, valid=X[:0], test=X[:0], labels={"train": torch.zeros(3)}), r"labels\['train'\] has 3 entries; expected 30, one"),
+    ("attribute_vector", dict(latents=torch.rand(4, 2), labels=[True] * 4), "labels: 4 of 4 images have the attribute"),
+    ("attribute_vector", dict(latents=torch.rand(4, 2), labels=[0, 1, 2, 0]), "labels holds other values than true and false"),
+    ("attribute_vector", dict(latents=torch.rand(4, 2), labels=[True, False]), r"labels has shape \(2,\); expected \(4,\)"),
+    ("nearest", dict(latents=torch.rand(4, 2), query=torch.rand(3)), "query is a Tensor of shape"),
+    ("nearest", dict(latents=torch.rand(4, 2), query=torch.rand(2), n=5), "n=5: latents has 4 rows; expected no more"),
+    ("novelty_table", dict(model=MODEL, data=DATA), "score='density_of_states' compares with images like those of the training"),
+    ("novelty_table", dict(model=MODEL, data=DATA, reference=X), "reference holds 30 images; expected at least 100"),
+    ("novelty_table", dict(model=MODEL, data=DATA, reference="valid"), "reference='valid': expected images"),
+    ("write_film", dict(model=MODEL, z=torch.zeros(2, 2), out="film.avi"), "out='film.avi': expected a name that ends in .gif or .mp4"),
+    ("report", dict(model=MODEL, data=DATA, modules="a.py:f"), "modules='a.py:f': expected None"),
+    ("report", dict(model="nowhere", modules="a.py"), "modules='a.py': expected a file and a function in it"),
     ("compare", dict(runs=[{}, {}]), r"runs\[0\] is no report: it lacks data"),
     ("compare", dict(runs=3), "runs=3: expected a list"),
     ("compare", dict(runs="runs/a"), "runs='runs/a': expected a list"),
@@ -300,6 +324,9 @@ WORDS = {  # family -> (words typed, what the message says of them)
     "share": [("-3", "=-3"), ("2.5", "=2.5"), ("nan", "=nan")],
     "out": [("file", "='file' can't be written: it is a file"), ("file/below", "='file/below' can't be written: .*is a file")],
     "page": [("file/below.html", "='file' can't be written: it is a file")],
+    "table": [("file/below.csv", "='file' can't be written: it is a file"), ("a.doc", "='a.doc': expected a name that ends in .csv"),
+              ("there.csv", "='there.csv' is there already; name another file, or say --overwrite")],
+    "film": [("file/below.gif", "='file' can't be written: it is a file"), ("a.avi", "='a.avi': expected a name that ends in .gif or .mp4")],
     "row": [("0", r"\[0\]=0"), ("4 2.5", r"\[1\]=2.5"), ("x", r"\[0\]='x'")],
     "huge": [("1000000000", "=.?1000000000.?: expected a smaller model"), ("1000000000000000000", "=.?10{18}.?: .*smaller model")],
     "switch": [("nonsense", "='nonsense'")],
@@ -322,6 +349,14 @@ COMMANDS = {  # a right command -> its options, and the family of each that is t
         "--split": "name", "--k": "count", "--n-images": "count", "--likelihood-k": "count", "--out": "out"},
     "figures run --data pictures --no-progress": RUN_OPTIONS | {"--format": "name", "--out": "out"},
     "explore run --data pictures --no-browser": RUN_OPTIONS | {"--port": "port"},
+    "sweep --data pictures --no-progress --encoder mlp --decoder mlp --latent-dim 2 3 --out new": {
+        "--epochs": "count", "--lr": "positive", "--objective": "name", "--resize": "size", "--out": "out"},
+    "encode run --data pictures --no-progress": RUN_OPTIONS | {"--split": "name", "--out": "table"},
+    "reconstruct run --data pictures --no-progress": RUN_OPTIONS | {"--split": "name", "--out": "out"},
+    "score run --data pictures --no-progress --score elbo": RUN_OPTIONS | {
+        "--split": "name", "--score": "name", "--n": "count", "--k": "count", "--out": "table"},
+    "walk run --data pictures --no-progress": RUN_OPTIONS | {
+        "--n": "count", "--frames": "count", "--fps": "positive", "--size": "count", "--latent": "count", "--out": "film"},
     "sample run": {"--n": "count", "--seed": "seed", "--out": "page", "--npz": "page"},
     "compare run run": {"--out": "page"},
     "demo": {"--seconds": "positive", "--seed": "seed", "--out": "out"},
@@ -355,7 +390,7 @@ def folder(tmp_path_factory):
     here = tmp_path_factory.mktemp("commands")
     (here / "pictures").mkdir()
     for i, x in enumerate((255 * X).byte().numpy()): Image.fromarray(x[0]).save(here / "pictures" / f"{i}.png")
-    (here / "file").write_text("")
+    for name in ("file", "there.csv"): (here / name).write_text("")
     thing("model").save(here / "run")
     return here
 

@@ -8,9 +8,11 @@ import subprocess
 import sys
 import time
 from inspect import signature
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from fastcore.docments import docments
@@ -346,11 +348,268 @@ def test_longer_with_a_constant_rate(cli):
     assert Path("whole/history.csv").read_text() == Path("parts/history.csv").read_text()
 
 
+# with a trained model
+
+def digits_in(folder, n=12, size=28, mode="L", start=0):
+    "A folder of digits as PNG, in two subfolders."
+    for i, image in enumerate(bundled_digits()["test_images"][start:start + n]):
+        Path(folder, "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).resize((size, size)).convert(mode).save(Path(folder, "ab"[i % 2], f"{i}.png"))
+
+
+def test_encode(cli, trained):
+    digits_in("photos")
+    code, out, err = cli(f"encode {trained} --data photos --no-progress")
+    assert (code, out, err) == (0, "latents.csv: mean and standard deviation of 3 latents for 12 images of photos\n", "")
+    table, model = pandas.read_csv("latents.csv"), VAE.load(trained)
+    assert list(table) == ["name", "label", "z1", "z2", "z3", "sigma1", "sigma2", "sigma3"] and set(table["label"]) == {"a", "b"}
+    assert table["name"].tolist() == sorted(f"{'ab'[i % 2]}/{i}.png" for i in range(12))
+    for _, row in table.iterrows():  # by hand, image by image
+        pixels = torch.from_numpy(np.array(Image.open(f"photos/{row['name']}")))[None, None] / 255
+        with torch.no_grad(): q = model.encode(pixels)
+        assert torch.allclose(q.mean[0], torch.tensor(row[["z1", "z2", "z3"]].tolist()), atol=1e-5)
+        assert torch.allclose(q.stddev[0], torch.tensor(row[["sigma1", "sigma2", "sigma3"]].tolist()), atol=1e-5)
+    assert cli(f"encode {trained} --out own.npz --no-progress")[0] == 0  # the run's own images, with its splits
+    with np.load("own.npz") as own:
+        assert own["mean"].shape == own["stddev"].shape == (len(own["name"]), 3)
+        assert {name: int((own["split"] == name).sum()) for name in ("train", "valid", "test")} == {
+            name: len(x) for name, x in ((s, load_data("mnist-10k", limit=200, valid=0.05, seed=3)[s]) for s in ("train", "valid", "test"))}
+    assert cli(f"encode {trained} --out own.npz --split valid --overwrite --no-progress")[0] == 0
+    with np.load("own.npz") as own: assert set(own["split"]) == {"valid"}
+
+
+@pytest.mark.parametrize("name", ["odd\udce9.png", "a,\"b.png", "=1+2.png", "photo 1.png"])
+def test_encode_odd_names(cli, trained, name):
+    digits_in("photos", 2)
+    try: Path("photos/a/0.png").rename(f"photos/a/{name}")
+    except OSError: pytest.skip("this file system doesn't take such a name")
+    assert cli(f"encode {trained} --data photos --no-progress")[0] == 0
+    assert pandas.read_csv("latents.csv")["name"].tolist()[0] == f"a/{name}".replace("\udce9", "\\udce9")
+    code, out, err = cli(f"reconstruct {trained} --data photos --out back --no-progress")
+    assert (code, err) == (0, "") and len([f for f in files("back") if f.endswith(".png")]) == 2
+
+
+def test_reconstruct(cli, trained, tmp_path):
+    digits_in("photos")
+    code, out, err = cli(f"reconstruct {trained} --data photos --out back --sigma --no-progress")
+    assert (code, err) == (0, "") and out.startswith("12 reconstructions, and as many maps of σ (.sigma.png), are in back; that of")
+    assert files("back") == sorted(["a", "b", *(f"{'ab'[i % 2]}/{i}{end}.png" for i in range(12) for end in ("", ".sigma"))])
+    model, x = VAE.load(trained), torch.from_numpy(np.array(Image.open("photos/a/4.png")))[None, None] / 255
+    with torch.no_grad(): mean = model.decode(model.encode(x).mean).mean
+    assert abs(np.array(Image.open("back/a/4.png")) / 255 - mean[0, 0].numpy()).max() < 0.003
+    before = {path: path.read_bytes() for path in Path("back").rglob("*.png")}
+    code, out, err = cli(f"reconstruct {trained} --data photos --out back --no-progress")
+    assert code == 2 and "--out='back' holds 12 of these 12 files already" in err and err.rstrip().endswith("say --overwrite")
+    assert {path: path.read_bytes() for path in Path("back").rglob("*.png")} == before
+    assert cli(f"reconstruct {trained} --data photos --out back --overwrite --no-progress")[0] == 0
+    code, out, _ = cli(f"reconstruct {trained} --out own --no-progress")  # of the run's own images those of the test
+    assert code == 0 and len(files("own")) == len(load_data("mnist-10k", limit=200).test)
+
+
+def test_names_that_lead_out(cli, trained, tmp_path):
+    "Of a table, and of an archive, whose names someone else has made."
+    digits_in("photos", 4)
+    Path("below").mkdir()
+    Path("below/list.csv").write_text("path\n../photos/a/0.png\n../photos/b/1.png\n" + str(tmp_path / "photos/a/2.png") + "\n")
+    before = set(files("."))
+    assert cli(f"reconstruct {trained} --data below/list.csv --out back --no-progress")[0] == 0
+    new = set(files(".")) - before
+    assert len([name for name in new if name.endswith(".png")]) == 3 and all(name.startswith("back") for name in new)
+    Path("linked").mkdir()
+    Path("linked/a").symlink_to(tmp_path / "photos")
+    code, _, err = cli(f"reconstruct {trained} --data photos --out linked --no-progress")
+    assert code == 2 and "is a link that leads out of it" in err and set(files("photos")) == {
+        "a", "b", "a/0.png", "a/2.png", "b/1.png", "b/3.png"}
+
+
+def test_score(cli, trained):
+    digits_in("photos")
+    Image.fromarray(255 - bundled_digits()["test_images"][50]).save("photos/a/odd.png")
+    code, out, err = cli(f"score {trained} --data photos --score elbo --n 5 --no-progress")
+    table = pandas.read_csv("scores.csv")
+    assert (code, err) == (0, "") and list(table) == ["name", "label", "score"] and len(table) == 13
+    assert "a/odd.png" in set(table["name"]) and table["score"].is_monotonic_decreasing and "elbo of 13 images of photos" in out
+    with Image.open("scores.png") as sheet:
+        assert sheet.size[0] > 300 and f"{table['name'][0]} " in sheet.text["Description"] and sheet.text["Description"].startswith("The 5 images")
+    code, out, err = cli(f"score {trained} --data photos --out b.csv --no-progress")  # the run has 200 validation images
+    assert (code, err) == (0, "") and list(pandas.read_csv("b.csv")) == ["name", "label", "score", "p_value"]
+    assert "density_of_states of 13 images" in out and "p < 0.05 for" in out
+    code, _, err = cli(f"score {trained} --data photos --out b.csv --score elbo --no-progress")
+    assert code == 2 and "--out='b.csv' is there already" in err
+    assert cli(f"train {TINY} --limit 60 --out other --epochs 1")[0] == 0
+    code, out, err = cli("score other --data photos --overwrite --no-progress")
+    assert code == 0 and "regret of 13 images" in out and err == (
+        "vae_nb: note: the run has 60 validation images, and the default score needs 100; --score regret is taken, which needs none\n")
+    code, _, err = cli("score other --data photos --out c.csv --score typicality --no-progress")
+    assert code == 2 and "--score='typicality': the run has 60 validation images; expected at least 100, or --score regret" in err
+
+
+def test_scores_belong_to_their_names(cli, trained, monkeypatch):
+    digits_in("photos")
+    monkeypatch.setattr("vae_nb.apply.novel_images.scorer", lambda *_: lambda x: dict(score=x.mean((1, 2, 3))))
+    assert cli(f"score {trained} --data photos --score elbo --no-progress")[0] == 0
+    for _, row in pandas.read_csv("scores.csv").iterrows():
+        assert np.array(Image.open(f"photos/{row['name']}")).mean() / 255 == pytest.approx(row["score"], rel=1e-5)
+
+
+def test_walk(cli, trained):
+    code, out, err = cli(f"walk {trained} --n 3 --frames 4 --size 60 --fps 10 --no-progress")
+    assert (code, out, err) == (0, "walk.gif: 10 frames, 1.0 seconds\n", "")
+    with Image.open("walk.gif") as film: assert (film.n_frames, film.size, film.info["duration"]) == (10, (56, 56), 100)
+    digits_in("photos")
+    assert cli(f"walk {trained} --data photos --latent 3 --frames 5 --out three.gif --no-progress")[:2] == (
+        0, "three.gif: 9 frames, 0.8 seconds\n")
+
+
+def test_a_film_without_ffmpeg(cli, trained, monkeypatch):
+    import vae_nb.explore.films as films
+    monkeypatch.setattr(films.shutil, "which", lambda name: None)
+    monkeypatch.setattr(films, "find_spec", lambda name: None)
+    code, _, err = cli(f"walk {trained} --out walk.mp4")
+    assert code == 2 and err == "vae_nb: error: --out: an MP4 needs ffmpeg: pip install imageio-ffmpeg; or take a name that ends in .gif\n"
+
+
+def test_bad_images_and_places(cli, trained, tmp_path):
+    "Each of the four commands that take a model to images."
+    digits_in("good", 4)
+    digits_in("small", 4, size=14)
+    digits_in("colour", 4, mode="RGB")
+    digits_in("both", 4, size=14, mode="RGB")
+    Path("empty").mkdir()
+    Path("file").write_text("")
+    Path("shut").mkdir()
+    Path("shut").chmod(0o500)
+    Path("folder.csv").mkdir()
+    shape = "data has images of shape"
+    lines = {
+        "--data empty": "no images in empty", "--data nowhere/x": "does not exist",
+        "--data small": f"{shape} (1, 14, 14); the model expects (1, 28, 28): --resize 28 makes them so",
+        "--data colour": f"{shape} (3, 28, 28); the model expects (1, 28, 28): --mode L makes them so",
+        "--data both": f"{shape} (3, 14, 14); the model expects (1, 28, 28): --resize 28 with --mode L makes them so",
+        "--data good --out file/below/OUT": "can't be written: ",
+    }
+    if os.access("shut", os.W_OK) is False: lines["--data good --out shut/OUT"] = "can't be written: you may not write there"
+    before = files(".")
+    for command, name, wrong in (("encode", "a.csv", "a.xls"), ("reconstruct", "a", None), ("score --score elbo", "a.csv", "a.txt"),
+                                 ("walk", "a.gif", "a.mov")):
+        more = {f"--data good --out {wrong}": f"--out='{wrong}': expected a name that ends in"} if wrong else {}
+        for words, message in {**lines, **more}.items():
+            words = words.replace("OUT", name)
+            code, _, err = cli(f"{command} {trained} {words} --no-progress" + ("" if "--out" in words else f" --out {name}"))
+            assert code == 2 and err.count("\n") == 1 and message in err, f"{command} {words}: {err}"
+            assert files(".") == before
+        assert "holds no saved model" in cli(f"{command} good")[2] and "holds no saved model" in cli(f"{command} nowhere")[2]
+    assert "is a folder; expected the name of a file" in cli(f"encode {trained} --data good --out folder.csv")[2]
+    code, out, err = cli(f"encode {trained} --data both --resize 28 --mode L --out new/deep/a.csv --no-progress")  # what the message says
+    assert (code, err) == (0, "") and len(pandas.read_csv("new/deep/a.csv")) == 4  # a missing folder is made
+    Path("shut").chmod(0o700)
+
+
+PARTS = """
+from torch.nn import Flatten, Linear, Sequential
+import neighbour
+
+class Own(Sequential):
+    def __init__(self): super().__init__(Flatten(), Linear(784, neighbour.n))
+
+def modules(): return {"encoder": Own()}
+def broken(): raise KeyError("x")
+def nothing(): return None
+def wrong(): return {"encoder": 3}
+value = 3
+"""
+
+
+def test_modules(cli, tmp_path):
+    Path("parts.py").write_text(PARTS)
+    Path("neighbour.py").write_text("n = 6\n")
+    torch.manual_seed(0)
+    from vae_nb.training.runs import own_modules
+    model = create_vae((1, 28, 28), 3, **own_modules("parts.py:modules"), decoder="mlp", hidden=(8,))
+    model.save("own")
+    digits_in("photos")
+    consent, data = "--modules parts.py:modules", "--data photos --no-progress"
+    code, _, err = cli(f"encode own {data}")
+    assert code == 2 and "the model in 'own' has parts of your own: {'encoder': 'Own'}; given to load were: none" in err
+    for line in (f"evaluate own {data} --no-report", f"evaluate own {data} --likelihood-k 3 --n-images 2 --valid 0 --test 4",
+                 f"figures own {data}", "sample own", f"encode own {data}", f"reconstruct own {data} --out back",
+                 f"score own {data} --score elbo", f"walk own {data} --frames 3"):
+        code, out, err = cli(f"{line} {consent}")
+        assert code == 0, (line, err)
+    for words, message in {"parts.py": "expected a file and a function in it, as in parts.py:modules", "no.py:f": "there is no file no.py",
+                           "parts.py:other": "parts.py has no function other", "parts.py:value": "parts.py has no function value",
+                           "parts.py:broken": "broken() raised KeyError: 'x'", "parts.py:nothing": "nothing() returned a NoneType; expected a dict",
+                           "parts.py:wrong": "returned a dict with a int in it; expected a dict of modules"}.items():
+        code, _, err = cli(f"sample own --modules {words}")
+        assert code == 2 and err.startswith("vae_nb: error: --modules") and message in err and err.count("\n") == 1, err
+    Path("bad.py").write_text("def f(:\n")
+    assert "bad.py raised SyntaxError" in cli("sample own --modules bad.py:f")[2]
+    create_vae((1, 28, 28), 3, "mlp", "mlp", hidden=(8,)).save("plain")
+    assert "parts of your own: none; given to load were: ['encoder']" in cli(f"sample plain {consent}")[2]
+    config = json.loads(Path("own/config.json").read_text())  # never from the run's folder
+    config["modules"] = "parts.py:modules"
+    Path("own/config.json").write_text(json.dumps(config))
+    code, _, err = cli("sample own")
+    assert code == 2 and "given to load were: none" in err
+
+
+def test_train_as_another_run(cli, trained):
+    for number, words in enumerate((f"--config {trained}/run.json", f"--config {trained}")):
+        code, out, err = cli(f"train {words} --no-progress --out again{number}")
+        assert code == 0 and torch.equal(weights(f"again{number}"), weights(trained)) and "not those" not in err
+    assert cli(f"train --config {trained}/run.json --latent-dim 5 --epochs 1 --no-progress")[0] == 0  # what is given wins
+    kept = json.loads(Path("runs/mnist-10k/run.json").read_text())
+    assert kept["create_vae"]["latent_dim"] == 5 and kept["fit"]["epochs"] == 1 and kept["load_data"]["binarize"] == "static"
+    before, record = files("."), json.loads((trained / "run.json").read_text())
+    for text, message in (("{", "is damaged"), ("[]", "is no record of a run"), ("{}", "is no record of a run"),
+                          (json.dumps(record | {"command": "x"}), "was altered"), (None, "is no file; expected the run.json of a run")):
+        if text is not None: Path("a.json").write_text(text)
+        code, _, err = cli(f"train --config {'a.json' if text is not None else 'b.json'} --out new")
+        assert code == 2 and message in err and err.count("\n") == 1, err
+        Path("a.json").unlink(missing_ok=True)
+        assert files(".") == before
+    from vae_nb.training.runs import _record_digest
+    newer = {**record, "fit": {**record["fit"], "magic": 3}}
+    Path("a.json").write_text(json.dumps({**newer, "sha256": _record_digest(newer)}))
+    assert "has options that this version of vae_nb" in cli("train --config a.json")[2]
+    assert "expected no resume" in cli(f"train --config {trained}/run.json --resume --out {trained}")[2]
+
+
+def test_sweep(cli):
+    few = f"{TINY} --limit 100".replace("--latent-dim 3", "")
+    line = f"sweep --latent-dim 2 3 --lr 1e-3 3e-3 --out s {few}"
+    code, out, err = cli(line)
+    table = pandas.read_csv("s/sweep.csv")
+    assert code == 0 and len(table) == 4 and "s/sweep.csv: 4 runs, by valid_elbo" in out
+    assert table["valid_elbo"].is_monotonic_decreasing and (table["seconds"] > 0).all()
+    assert {(row["latent_dim"], row["lr"]) for _, row in table.iterrows()} == {(2, 1e-3), (2, 3e-3), (3, 1e-3), (3, 3e-3)}
+    assert cli(f"train --latent-dim 3 --lr 1e-3 --out one {few}")[0] == 0
+    assert torch.equal(weights("one"), weights("s/latent_dim=3,lr=0.001"))
+    row = table.set_index("folder").loc["latent_dim=3,lr=0.001"]
+    assert row["test_elbo"] == pytest.approx(evaluate(VAE.load("one"), load_data("mnist-10k", limit=100))["elbo"], rel=1e-6)
+    times = {path: path.stat().st_mtime_ns for path in Path("s").rglob("last.safetensors")}
+    text = Path("s/sweep.csv").read_text()
+    import shutil
+    shutil.rmtree("s/latent_dim=2,lr=0.003")
+    code, out, err = cli(line)  # only what is missing is trained
+    assert code == 0 and err.count("epoch 2/2") == 1
+    assert {path for path in times if path.stat().st_mtime_ns != times[path]} == {Path("s/latent_dim=2,lr=0.003/last.safetensors")}
+    again = pandas.read_csv("s/sweep.csv")
+    assert again.drop(columns="seconds").equals(pandas.read_csv(StringIO(text)).drop(columns="seconds"))
+    for words, message in {"": "no option has several values", "--lr 1e-3 1e-3": "--lr=[0.001, 0.001]: expected different values",
+                           "--lr 1e-3 3e-3 --latent-dim 2 3 --seed 4 --out s": "--seed=4: the run in 's/latent_dim=2,lr=0.001' was started with 0",
+                           "--lr 1e-3 3e-3 --out one/run.json": "can't be written", "--resume": "unrecognized arguments: --resume"}.items():
+        code, _, err = cli(f"sweep {few} {words}" + ("" if "--out" in words else " --out t"))
+        assert code == 2 and message in err, (words, code, err)
+    code, out, err = cli(f"sweep --lr 1e-3 1e30 --out broken {few} --latent-dim 2")  # a training that breaks is a row
+    assert code == 0 and "training stopped in epoch 1" in err and len(pandas.read_csv("broken/sweep.csv")) == 2
+
+
 # mistakes
 
 BAD = {
-    "trian": "'trian' is no command; known are demo, train, evaluate, compare, figures, sample, push, explore, data. "
-             "Did you mean 'train'?",
+    "trian": "'trian' is no command; known are demo, train, sweep, evaluate, compare, figures, sample, encode, "
+             "reconstruct, score, walk, push, explore, data. Did you mean 'train'?",
     "train --lattent-dim 4": "unrecognized arguments: --lattent-dim 4. Did you mean --latent-dim?",
     "train spare": "unrecognized arguments: spare",
     "train --epochs": "argument --epochs: expected one argument",

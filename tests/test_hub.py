@@ -26,7 +26,7 @@ TRAIN = "train --encoder mlp --decoder mlp --hidden 16 --latent-dim 3 --sigma-fl
 
 def stand_in():
     "The hub of the notebook's hidden cell."
-    notebook = json.loads((Path(__file__).parents[1] / "nbs" / "apply" / "04_hub.ipynb").read_text(encoding="utf-8"))
+    notebook = json.loads((Path(__file__).parents[1] / "nbs" / "apply" / "05_hub.ipynb").read_text(encoding="utf-8"))
     names = {}
     exec(next(text for cell in notebook["cells"] if "class StandIn" in (text := "".join(cell["source"]))), names)
     return names["stand_in"]()

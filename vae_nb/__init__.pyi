@@ -112,9 +112,16 @@ from .evaluation.disentanglement import disentanglement as disentanglement, fact
 from .evaluation.reports import compare as compare, report as report
 
 # apply: what one does with a trained model
-from .apply.encoding import encode_all as encode_all
+from .apply.encoding import (
+    attribute_vector as attribute_vector,
+    encode_all as encode_all,
+    latent_table as latent_table,
+    nearest as nearest,
+)
 from .apply.estimator import VAETransformer as VAETransformer
 from .apply.export import export_model as export_model
+from .apply.pictures import write_reconstructions as write_reconstructions
+from .apply.novel_images import novelty_sheet as novelty_sheet, novelty_table as novelty_table
 from .apply.hub import model_card as model_card
 
 # explore: widgets, and a page for the browser
@@ -123,6 +130,7 @@ from .explore.walks import InterpolationPlayer as InterpolationPlayer, Traversal
 from .explore.noise import NoiseExplorer as NoiseExplorer
 from .explore.monitor import TrainingMonitor as TrainingMonitor
 from .explore.web import export_explorer as export_explorer
+from .explore.films import write_film as write_film
 
 # basics: arguments, errors and figures
 from .basics.checks import (

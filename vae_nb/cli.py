@@ -26,6 +26,7 @@ from html import escape
 from importlib.util import find_spec
 from inspect import Parameter, formatannotation, signature
 from io import StringIO, TextIOWrapper
+from itertools import product
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NoReturn, cast
@@ -36,7 +37,8 @@ from . import __version__
 from .basics.checks import InputError, MissingPackageError, check_count, check_path, check_positive, lookup
 
 if TYPE_CHECKING:
-    from vae_nb.data.splits import Data
+    from pandas import DataFrame
+    from vae_nb.data.splits import Data, Split
     from vae_nb.models.vae import VAE
     from vae_nb.training.runs import History
 
@@ -87,7 +89,7 @@ def settings_by_function(options: dict,         # as typed
     return {f.__name__: settings(f) for f in (load_data, create_vae, fit)}
 
 # %% ../nbs/09_cli.ipynb #1918b438
-NAMED_IN_TEXTS = "resize|fit|mode|background|scale|pages|skip_broken|key|labels|groups" # options that notes and messages name
+NAMED_IN_TEXTS = "resize|fit|mode|background|scale|pages|skip_broken|key|labels|groups|score|overwrite" # options that notes and messages name
 
 
 def in_flags(text: object, # with options as in Python, such as fit='pad'
@@ -153,20 +155,43 @@ def print_result(out: Path,          # folder of the run
     kept = f", its history in {out / 'history.csv'}" if (out / "history.csv").is_file() else ""
     print(f"\nThe model is in {out} ({which}){kept}.")
 
+# %% ../nbs/09_cli.ipynb #48ede8dc
+def configured(config: str,   # a run.json, or the folder that it lies in
+               options: dict, # as typed
+               ) -> dict:     # with those of the run; `data_before`, the digest of its images, where the same are meant
+    "The options that another run was trained with, under those that are given."
+    from vae_nb.data.loading import load_data
+    from vae_nb.training.runs import read_record_file
+    if options.get("resume"): raise InputError(f"config={config!r}: a run is resumed with its own options; expected no resume")
+    path = check_path("config", config)
+    if path.is_dir(): path /= "run.json"
+    if not path.is_file(): raise InputError(f"config={config!r} is no file; expected the run.json of a run")
+    record, known = read_record_file(path), settings_by_function({})
+    unknown = [name for f, names in known.items() for name in record[f] if name not in names]
+    if unknown:
+        raise InputError(f"{path} has options that this version of vae_nb ({__version__}) doesn't know: {', '.join(unknown)}")
+    same = {} if options_of(load_data, options).keys() - {"progress", "cache", "root"} else {"data_before": record.get("data")}
+    return {**same, **record["load_data"], **record["create_vae"], **record["fit"], **options}
+
 # %% ../nbs/09_cli.ipynb #2066a279
 def train(*,
           out: str | None = None, # folder of the run (default: runs/ and the name of the data, numbered if need be)
+          config: str | None = None, # run.json of another run: train as that one, but for what is given here
           **options,              # of `load_data`, `create_vae` and `fit`
           ) -> None:
     "Train a VAE on images and keep it in a folder."
     from vae_nb.models.tensor_files import check_folder
     from vae_nb.training.devices import on_main
-    from vae_nb.training.runs import is_finished, resumed_options, run_folder
+    from vae_nb.training.runs import data_differences, is_finished, resumed_options, run_folder
     options, resume, overwrite = with_full_paths(options), options.get("resume", False), options.get("overwrite", False)
+    if config is not None: options = configured(config, options)
     folder = on_main(lambda: run_folder(out, options.get("source", "mnist-10k"), resume, overwrite))
     check_folder("out", folder)
     if resume: options = on_main(lambda: resumed_options(folder, options))
     data, model = load_and_create(options)
+    started = options.pop("data_before", None)
+    if started and (what := data_differences(started, data.digest)):
+        print_message(f"the images are not those of {config}: {what}", "note")
     options |= on_main(lambda: chosen_settings(options, data))
     history = train_model(model, data, folder, options, "train")
     if not launch_number("RANK"):
@@ -184,6 +209,85 @@ def launch_number(name: Literal["RANK", "LOCAL_RANK", "WORLD_SIZE"], # the varia
     "The number of this process among those that a launcher started, or how many there are."
     return int(os.environ.get(name, default))
 
+# %% ../nbs/09_cli.ipynb #bd89138d
+def combinations(options: dict, # as typed: a list where there are several values
+                 ) -> list[dict[str, object]]: # the options that have several values, each with one of them
+    "All combinations of the values that were given; the order in which the options were typed plays no part."
+    known = [name for names in settings_by_function({}).values() for name in names]
+    several = {name: options[name] for name in sorted(options, key=lambda name: known.index(name) if name in known else -1)
+               if isinstance(options[name], list) and name not in LIST_OPTIONS}
+    for name, values in several.items():
+        if len(set(map(str, values))) < len(values): raise InputError(f"{name}={values!r}: expected different values")
+    if several: return [dict(zip(several, values)) for values in product(*several.values())]
+    raise InputError("no option has several values; expected such as --latent-dim 8 16 32 (vae_nb train makes a single run)")
+
+
+def sweep_row(tried: dict,     # the options that differ between the runs of a sweep
+              options: dict,   # all
+              folder: Path,    # of the run
+              data: "Data",
+              spent: float,    # seconds, on this run before
+              ) -> tuple[dict, bool]: # of the table; is the training at its end?
+    "Train one model of a sweep, or take it from its folder; the best epoch, its validation ELBO, and the held-out numbers."
+    import torch
+    from vae_nb.data.splits import held_out_split
+    from vae_nb.evaluation.metrics import evaluate
+    from vae_nb.models.vae import create_vae
+    from vae_nb.training.runs import best_epoch, check_resume, is_finished, load_run_model, read_record
+    settings, record = settings_by_function(options), read_record(folder)
+    if record: check_resume({**record["load_data"], **record["create_vae"], **record["fit"]},
+                            {**settings["load_data"], **settings["create_vae"], **settings["fit"]}, folder)
+    torch.manual_seed(options.get("seed", 0))
+    model = create_vae(data.image_shape, **options_of(create_vae, options))
+    checkpoint, start = folder / "last.safetensors", time.monotonic()
+    before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is finished after|there is no checkpoint in")
+        history = train_model(model, data, folder, options | dict(resume=bool(record)), "sweep")
+    if checkpoint.exists() and checkpoint.stat().st_mtime_ns != before: spent += time.monotonic() - start
+    best, split = best_epoch(history), held_out_split(data)
+    row = history[best - 1] if best else {}
+    numbers = evaluate(load_run_model(folder), data, split) if best else {}
+    found = dict(folder=folder.name, **tried, epoch=best, valid_elbo=row.get("valid_elbo"),
+                 **{f"{split}_{name}": value for name, value in numbers.items()},
+                 seconds=spent)
+    return found, is_finished(history, settings["fit"]["epochs"], settings["fit"]["patience"])
+
+# %% ../nbs/09_cli.ipynb #2737e07c
+def sweep(*,
+          out: str = "runs/sweep", # folder of the runs, one folder for each, and of the table sweep.csv
+          **options,               # of `load_data`, `create_vae` and `fit`; several values where they are to be tried
+          ) -> None:
+    "Train a model for each combination of some options, and compare them in a table."
+    import pandas
+    from vae_nb.data.loading import load_data
+    from vae_nb.models.tensor_files import check_folder
+    folder, rows, loaded, images = check_folder("out", out), [], None, None
+    options = {name: x[0] if isinstance(x, list) and len(x) == 1 and name not in LIST_OPTIONS else x for name, x in options.items()}
+    options, tries = with_full_paths(options), combinations(options)
+    try: spent = pandas.read_csv(folder / "sweep.csv").set_index("folder")["seconds"].dropna().to_dict()
+    except (OSError, ValueError, KeyError): spent = {}  # of a sweep before this one, if there was any
+    for i, tried in enumerate(tries):
+        own = options | tried
+        words = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in tried.items())
+        print(f"{i + 1} of {len(tries)}: {words}", flush=True)
+        asked = options_of(load_data, own)
+        if images is None or loaded != asked: loaded, images = asked, load_data(**asked)
+        place = folder / ",".join(f"{name}={value}" for name, value in tried.items()).replace("/", "_")
+        try: row, finished = sweep_row(tried, own, place, images, spent.get(place.name, 0.0))
+        except FloatingPointError as error:
+            print_message(error)
+            row, finished = dict(folder=place.name, **tried, epoch=0), True
+        rows.append(row)
+        table = pandas.DataFrame(rows)
+        known = table.dropna(axis=1, how="all").columns
+        by = next((name for name in ("valid_elbo", "test_elbo") if name in known), "epoch")
+        table = table.sort_values(by, ascending=False, kind="stable")
+        write_table(table, folder / "sweep.csv")
+        if not finished: print("The sweep was stopped; the same line goes on with it."); sys.exit(130)
+    print(table.drop(columns="folder").dropna(axis=1, how="all").to_string(index=False, float_format="%.4g"))
+    print(f"{folder / 'sweep.csv'}: {len(table)} runs, by {by}; the best is {folder / table['folder'].iloc[0]}")
+
 # %% ../nbs/09_cli.ipynb #0c188a1b
 def evaluate(run: str,                # folder of a trained model
              *,
@@ -194,6 +298,7 @@ def evaluate(run: str,                # folder of a trained model
              out: str | None = None,  # folder for them (default: that of the run)
              likelihood_k: int = 100, # samples of z for each image in the report's log-likelihood
              n_images: int = 300,     # the first so many for the report; the metrics printed are of all images
+             modules: str | None = None, # parts of your own, as parts.py:function; that file is run
              **options,               # of `load_data`
              ) -> None:
     "Print the metrics of a trained model, and write a report of everything else."
@@ -203,8 +308,8 @@ def evaluate(run: str,                # folder of a trained model
     from vae_nb.training.objectives import METRICS
     from vae_nb.training.runs import load_run_model, run_data
     folder = check_folder("out", out or run) if report else None  # before all the work
-    model, data = load_run_model(run), run_data(run, options)
-    if report: numbers = write_report(run, data, out, split, k, likelihood_k, n_images)["numbers"]
+    model, data = load_run_model(run, modules), run_data(run, options)
+    if report: numbers = write_report(run, data, out, split, k, likelihood_k, n_images, modules=modules)["numbers"]
     else: numbers = measure(model, data, split, k)
     if json: return print(dumps({name: numbers[name] for name in METRICS if name in numbers}, indent=2))
     print_metrics(numbers, f"{run}: {len(data[split]):,} {split} images of {data.name}")
@@ -250,13 +355,14 @@ def figures(run: str,                # folder of a trained model
             *,
             out: str | None = None,  # folder for the figures (default: figures, in the run's)
             format: Literal["png", "pdf", "svg"] = "png", # of the files
+            modules: str | None = None, # parts of your own, as parts.py:function; that file is run
             **options,               # of `load_data`
             ) -> None:
     "Draw a trained model: pipeline, prior samples, traversal, neighbourhood, history."
     from vae_nb.models.tensor_files import check_folder
     from vae_nb.training.runs import load_run_model, run_data
     lookup("format", format, dict.fromkeys(("png", "pdf", "svg")))
-    model, folder = load_run_model(run), check_folder("out", out or Path(run, "figures"))
+    model, folder = load_run_model(run, modules), check_folder("out", out or Path(run, "figures"))
     draw_figures(model, run_data(run, options), check_path("run", run), folder, format)
 
 # %% ../nbs/09_cli.ipynb #3ecc2d1c
@@ -266,6 +372,7 @@ def sample(run: str,                # folder of a trained model
            seed: int = 0,           # of their latents
            out: str | None = None,  # picture, .png, .pdf or .svg (default: figures/samples.png, in the run's folder)
            npz: str | None = None,  # file for the numbers: z (n, L), mean and stddev (n, C, H, W) (default: no file)
+           modules: str | None = None, # parts of your own, as parts.py:function; that file is run
            ) -> None:
     "Draw new images from the prior: the mean of p(x|z) for each."
     import numpy
@@ -273,7 +380,7 @@ def sample(run: str,                # folder of a trained model
     from vae_nb.models.tensor_files import check_folder, replace_file
     from vae_nb.models.vae import evaluating
     from vae_nb.training.runs import load_run_model
-    model, picture = load_run_model(run), out or Path(run, "figures", "samples.png")
+    model, picture = load_run_model(run, modules), out or Path(run, "figures", "samples.png")
     files = {name: check_path(name, path) for name, path in dict(out=picture, npz=npz).items() if path is not None}
     for name, path in files.items(): check_folder(name, path.parent)
     with evaluating(model, check_count("seed", seed, 0)):
@@ -301,16 +408,172 @@ def push(run: str,                # folder of a trained model
     address = load_run_model(run).push_to_hub(repo_id, run, private=private, license=license, figures=figures)
     print(f"The model is at {address}. It is read by vae_nb.VAE.from_pretrained({repo_id!r}).")
 
+# %% ../nbs/09_cli.ipynb #5f3a4620
+def new_file(argument: str,         # its name, for the message
+             path: str | Path,
+             suffixes: tuple[str, ...], # that its name may end in
+             overwrite: bool,       # may it replace another file?
+             ) -> Path:             # the same
+    "A file that can be written, or an InputError; nothing is made. Asked before all work."
+    from vae_nb.models.tensor_files import check_folder
+    path = check_path(argument, path)
+    if path.suffix.lower() not in suffixes:
+        raise InputError(f"{argument}={str(path)!r}: expected a name that ends in {' or '.join(suffixes)}")
+    check_folder(argument, path.parent)
+    if path.is_dir(): raise InputError(f"{argument}={str(path)!r} is a folder; expected the name of a file")
+    if overwrite or not path.exists(): return path
+    raise InputError(f"{argument}={str(path)!r} is there already; name another file, or say overwrite=True")
+
+
+def meant_split(data: "Data",
+                split: "Split | None", # as typed; None: see below
+                other: bool,           # are these images others than those of the run?
+                ) -> "Split | None":   # None: every image
+    "Of other images all; of the run's own those that the model was not trained on, where there are any."
+    from vae_nb.data.splits import held_out_split
+    return split if split is not None or other else held_out_split(data)
+
+
+def write_table(table: "DataFrame", path: Path) -> None:
+    "Write a table as CSV, whole or not at all."
+    from vae_nb.models.tensor_files import replace_file
+    replace_file(path, lambda temporary: table.to_csv(temporary, index=False, encoding="utf-8"))
+
+# %% ../nbs/09_cli.ipynb #66c90482
+def encode(run: str,                # folder of a trained model
+           *,
+           out: str = "latents.csv", # table: .csv, or .npz with the arrays name, mean and stddev (split, label)
+           split: Literal["train", "valid", "test"] | None = None, # which images (default: all)
+           overwrite: bool = False, # replace the file
+           modules: str | None = None, # parts of your own, as parts.py:function; that file is run
+           **options,               # of `load_data`
+           ) -> None:
+    "Write the latents of images as a table: mean and standard deviation of each."
+    import numpy
+    from vae_nb.apply.encoding import latent_table
+    from vae_nb.models.tensor_files import replace_file
+    from vae_nb.training.runs import load_run_model, run_images
+    path = new_file("out", out, (".csv", ".npz"), overwrite)
+    model, data = load_run_model(run, modules), run_images(run, options)
+    table = latent_table(model, data, split, progress=options.get("progress", True))
+    if path.suffix.lower() == ".csv": write_table(table, path)
+    else:
+        arrays: dict = {name: table[name].to_numpy() for name in ("name", "split", "label") if name in table}
+        arrays = {name: x.astype(str) if x.dtype == object else x for name, x in arrays.items()}
+        for name, letter in dict(mean="z", stddev="sigma").items():
+            arrays[name] = table[[f"{letter}{i + 1}" for i in range(model.latent_dim)]].to_numpy()
+        def write(temporary):
+            with open(temporary, "wb") as file: numpy.savez_compressed(file, **arrays)
+        replace_file(path, write)
+    print(f"{path}: mean and standard deviation of {model.latent_dim} latents for {len(table):,} images of {data.name}")
+
+# %% ../nbs/09_cli.ipynb #7313863d
+def reconstruct(run: str,                # folder of a trained model
+                *,
+                out: str = "reconstructions", # folder for the pictures, each named after its image
+                sigma: bool = False,     # write the map of σ of each image, too
+                split: Literal["train", "valid", "test"] | None = None, # (default: all of --data, or the test images)
+                overwrite: bool = False, # replace pictures of these names
+                modules: str | None = None, # parts of your own, as parts.py:function; that file is run
+                **options,               # of `load_data`
+                ) -> None:
+    "Write the reconstruction of each image as a PNG file."
+    from vae_nb.apply.pictures import write_reconstructions
+    from vae_nb.models.tensor_files import check_folder
+    from vae_nb.training.runs import load_run_model, run_images
+    check_folder("out", out)
+    model, data = load_run_model(run, modules), run_images(run, options)
+    meant = meant_split(data, split, "source" in options)
+    written = write_reconstructions(model, data, out, meant, sigma, overwrite, progress=options.get("progress", True))
+    name, file = next(iter(written.items()))
+    maps = ", and as many maps of σ (.sigma.png)," if sigma else ""
+    print(f"{len(written):,} reconstructions{maps} are in {out}; that of {name} is {file}")
+
+# %% ../nbs/09_cli.ipynb #456c7b76
+def score_and_reference(run: str,
+                        score: str | None, # as typed; None: the best that can be had
+                        options: dict,     # of `load_data`, as typed
+                        ) -> tuple:        # a score, and images to compare with, (N, C, H, W) or None
+    "Which score to use, and the validation images of the run where it needs them."
+    from vae_nb.apply.novel_images import KINDS, WITH_REFERENCE
+    from vae_nb.training.runs import read_record, run_data
+    if score is not None: lookup("score", score, dict.fromkeys(KINDS))
+    if score not in (None, *WITH_REFERENCE): return score, None
+    record, why = read_record(run), "the run has no run.json, which says where its validation images are"
+    if record:
+        data = run_data(run, {name: options[name] for name in ("root", "progress", "cache") if name in options})
+        if len(data.valid) >= 100: return score or "density_of_states", data.valid[:5000]
+        why = f"the run has {len(data.valid)} validation images"
+    if score is None:
+        print_message(f"{why}, and the default score needs 100; --score regret is taken, which needs none", "note")
+        return "regret", None
+    raise InputError(f"score={score!r}: {why}; expected at least 100, or --score regret")
+
+
+def score(run: str,                  # folder of a trained model
+          *,
+          out: str = "scores.csv",   # table; the contact sheet lies beside it, .png in the place of .csv
+          score: str | None = None,  # its name (default: density_of_states, or regret without 100 validation images)
+          n: int = 24,               # images on the contact sheet
+          k: int = 16,               # samples of z for each image
+          split: Literal["train", "valid", "test"] | None = None, # (default: all of --data, or the test images)
+          seed: int = 0,             # of the samples
+          overwrite: bool = False,   # replace both files
+          modules: str | None = None, # parts of your own, as parts.py:function; that file is run
+          **options,                 # of `load_data`
+          ) -> None:
+    "Sort images by how unlike the training images they look; draw the most unlike."
+    from vae_nb.apply.novel_images import novelty_sheet, novelty_table
+    from vae_nb.training.runs import load_run_model, run_images
+    path = new_file("out", out, (".csv",), overwrite)
+    sheet = new_file("out", path.with_suffix(".png"), (".png",), overwrite)
+    check_count("n", n); check_count("k", k); check_count("seed", seed, 0)
+    model, data = load_run_model(run, modules), run_images(run, options)
+    meant = meant_split(data, split, "source" in options)
+    chosen, reference = score_and_reference(run, score, options)
+    table = novelty_table(model, data, reference, chosen, meant, k, seed, progress=options.get("progress", True))
+    novelty_sheet(model, data, table, n, meant, save=sheet)
+    write_table(table, path)
+    print(f"{path}: {chosen} of {len(table):,} images of {data.name}, the most unlike the training images first")
+    if "p_value" in table:
+        print(f"  p < 0.05 for {(table['p_value'] < 0.05).mean():.1%}; of images like those of the training it is about 5%")
+    print(table.head(5).to_string(index=False, float_format="{:.4g}".format))
+    print(f"{sheet}: the first {min(n, len(table))}, each beside its reconstruction")
+
+# %% ../nbs/09_cli.ipynb #63d9048b
+def walk(run: str,                   # folder of a trained model
+         *,
+         out: str = "walk.gif",      # film, .gif or .mp4
+         n: int = 4,                 # images on the way
+         latent: int | None = None,  # number of a latent, from 1: it goes up and down, the others stay
+         frames: int = 24,           # from one image to the next, or from the lowest value of the latent to the highest
+         fps: float = 12,            # frames a second
+         size: int = 256,            # pixels: images are enlarged by the whole number that brings the longer side near it
+         overwrite: bool = False,    # replace the film
+         modules: str | None = None, # parts of your own, as parts.py:function; that file is run
+         **options,                  # of `load_data`
+         ) -> None:
+    "Make a film of the way from image to image, or of one latent."
+    from vae_nb.explore.films import check_film, one_latent, tour, write_film
+    from vae_nb.training.runs import load_run_model, run_images
+    new_file("out", out, (".gif", ".mp4"), overwrite)
+    path = check_film(out)
+    model, data = load_run_model(run, modules), run_images(run, options)
+    z = tour(model, data, n, frames) if latent is None else one_latent(model, data, latent, frames)
+    write_film(model, z, path, fps, size)
+    print(f"{path}: {len(z)} frames, {len(z) / fps:.1f} seconds")
+
 # %% ../nbs/09_cli.ipynb #c8f5aeb5
 def explore_notebook(run: Path,     # folder of a trained model
                      options: dict, # of load_data, as far as they are given
+                     modules: str | None = None, # parts of the user's own, with a full path
                      ) -> str:      # a notebook, as JSON
     "A notebook that shows the widgets of a run."
     lines = f"""\
 import vae_nb as v
 from vae_nb.training.runs import load_run_model, run_data
 
-model, data = load_run_model({str(run)!r}), run_data({str(run)!r}, {options!r})
+model, data = load_run_model({str(run)!r}, {modules!r}), run_data({str(run)!r}, {options!r})
 ---
 v.LatentExplorer(model, data)
 ---
@@ -349,17 +612,19 @@ def explore(run: str,             # folder of a trained model
             *,
             port: int = 8866,     # of the page, on this machine
             browser: bool = True, # open it
+            modules: str | None = None, # parts of your own, as parts.py:function; that file is run
             **options,            # of `load_data`
             ) -> None:
     "Open a page with a slider for each latent of a trained model."
     import tempfile
     from vae_nb.training.runs import load_run_model, run_data
     check_count("port", port, 1, 65535)
-    load_run_model(run)      # what is wrong with model or data is said here,
-    run_data(run, options)   # not in the page
+    load_run_model(run, modules) # what is wrong with model or data is said here,
+    run_data(run, options)       # not in the page
     with tempfile.TemporaryDirectory(prefix="vae_nb-") as folder:
         notebook = Path(folder) / "explore.ipynb"
-        text = explore_notebook(check_path("run", run).absolute(), with_full_paths(options))
+        where = None if modules is None else str(check_path("modules", modules).absolute())
+        text = explore_notebook(check_path("run", run).absolute(), with_full_paths(options), where)
         notebook.write_text(text, encoding="utf-8")
         application, words = page_server(notebook)
         application.launch_instance([*words, f"--port={port}", *([] if browser else ["--no-browser"])])
@@ -502,7 +767,8 @@ def parse_value(word: str) -> int | float | str | None:
 # %% ../nbs/09_cli.ipynb #22682196
 LIST_OPTIONS = "hidden", "channels", "resize", "runs", "source", "scale" # take any number of values
 ONE_OR_MORE = "resize", "source", "scale"             # of them, a single one is no list
-TEXT_OPTIONS = "source", "root", "out", "npz", "key", "labels", "groups", "background" # taken as typed, even if all digits
+TEXT_OPTIONS = ("source", "root", "out", "npz", "key", "labels", "groups", "background", "modules",
+                "config") # taken as typed, even if all digits
 FLAG_NAMES = dict(source="data")                      # parameter -> its name in the terminal, where it is another one
 HELP_TEXTS = dict(                                    # in place of the comment in the library
     latent_dim="length of the latent vector",
@@ -568,8 +834,8 @@ def place_arguments(p: Parameter, text: str) -> dict: # of argparse's `add_argum
     return dict(dest=p.name, metavar=p.name.upper(), nargs=count, default=argparse.SUPPRESS, help=text)
 
 
-def option_arguments(p: Parameter, text: str, of_run: bool = False) -> tuple[str, dict]: # flag; as above
-    "How argparse reads a parameter that is given by its name; for `of_run`, see `option_help`."
+def option_arguments(p: Parameter, text: str, of_run: bool = False, each: bool = False) -> tuple[str, dict]: # flag; as above
+    "How argparse reads a parameter that is given by its name; for `of_run`, see `option_help`; `each`: with several values."
     if p.default is False and annotation_text(p) == "bool": how: dict = dict(action="store_true")
     elif p.default is False: how = dict(nargs="?", const=True, metavar="MODE")  # a switch that may have a value
     elif p.default is True: how = dict(action=argparse.BooleanOptionalAction)
@@ -577,6 +843,7 @@ def option_arguments(p: Parameter, text: str, of_run: bool = False) -> tuple[str
         several = p.name in LIST_OPTIONS
         how = dict(type=str if p.name in TEXT_OPTIONS else parse_value, nargs="*" if several else None,
                    metavar="N" if several or annotation_text(p) in ("int", "int | None") else "X")
+        if each and not several: how["nargs"] = "+"
     how |= dict(dest=p.name, default=argparse.SUPPRESS, help=option_help(p, text, of_run))
     return "--" + FLAG_NAMES.get(p.name, p.name).replace("_", "-"), how
 
@@ -584,10 +851,15 @@ def option_arguments(p: Parameter, text: str, of_run: bool = False) -> tuple[str
 COMMANDS: dict[str, tuple[Callable, tuple[str, ...]]] = dict( # in the order of the help
     demo=(demo, ()),
     train=(train, (LOAD_DATA, CREATE_VAE, FIT)),
+    sweep=(sweep, (LOAD_DATA, CREATE_VAE, FIT)),
     evaluate=(evaluate, (LOAD_DATA,)),
     compare=(compare, ()),
     figures=(figures, (LOAD_DATA,)),
     sample=(sample, ()),
+    encode=(encode, (LOAD_DATA,)),
+    reconstruct=(reconstruct, (LOAD_DATA,)),
+    score=(score, (LOAD_DATA,)),
+    walk=(walk, (LOAD_DATA,)),
     push=(push, ()),
     explore=(explore, (LOAD_DATA,)),
     data=(data, (LOAD_DATA,)))
@@ -624,18 +896,19 @@ def create_parser(name: str) -> CommandParser:
     if "RUNS" in places: places.append("...")
     usage = " ".join(["vae_nb", name, *places, "[options]"])
     parser = CommandParser(f"vae_nb {name}", usage, function.__doc__, allow_abbrev=False)
-    def add(group, p, text, of_run=False):
-        flag, how = option_arguments(p, text, of_run)
+    def add(group, p, text, of_run=False, each=False):
+        flag, how = option_arguments(p, text, of_run, each)
         group.add_argument(flag, **how)
     for p, comment in by_place: parser.add_argument(**place_arguments(p, comment))
     for p, comment in own[len(by_place):]: add(parser, p, comment)
     taken, of_run = {*PYTHON_ONLY, *(p.name for p, _ in own)}, "RUN" in places
+    if name == "sweep": taken |= {"resume", "overwrite"}
     for where in others:
         title = f"options of {where.partition(':')[2]}" + (" (default: those of the run)" if of_run else "")
         group = parser.add_argument_group(title)
         for p, comment in documented_parameters(function_from_source(where)):
             text = in_terminal_words(p.name, comment)
-            if p.default is not p.empty and p.name not in taken: add(group, p, text, of_run)
+            if p.default is not p.empty and p.name not in taken: add(group, p, text, of_run, name == "sweep")
             taken.add(p.name)
     return parser
 
@@ -674,7 +947,7 @@ def warnings_as_notes() -> Iterator[None]:
 # %% ../nbs/09_cli.ipynb #28548de6
 def overview() -> str:
     "What `vae_nb --help` prints."
-    rows = [f"  {name:10}{function.__doc__}" for name, (function, _) in COMMANDS.items()]
+    rows = [f"  {name:13}{function.__doc__}" for name, (function, _) in COMMANDS.items()]
     return "\n".join(["usage: vae_nb COMMAND [options]", "", "Variational autoencoders for images.", "", *rows, "",
                       "vae_nb COMMAND --help lists the options of a command."])
 

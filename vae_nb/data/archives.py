@@ -59,7 +59,7 @@ def zip_files(path: str | Path) -> FileList:
     except (zipfile.BadZipFile, OSError, EOFError, ValueError) as e:
         raise InputError(f"{path} can't be read as a zip archive ({e})") from None
     members = [m for m in archive.infolist() if not m.is_dir()]
-    found = FileList(archive_name(path), [], lambda i: content(pictures[i]))
+    found = FileList(archive_name(path), [], lambda i: content(pictures[i]), prefix=f"{os.path.basename(path)}/")
     links = [m for m in members if stat.S_ISLNK(m.external_attr >> 16)]
     if links: found.left_out["link"] += len(links)
     members = [m for m in members if not stat.S_ISLNK(m.external_attr >> 16)]
@@ -105,6 +105,7 @@ def tar_files(path: str | Path) -> FileList:
     except (tarfile.TarError, OSError, EOFError, lzma.LZMAError, ValueError) as e:
         raise InputError(f"{path} can't be read as a tar archive ({e})") from None
     found, regular = FileList(archive_name(path), [], lambda i: content(i)), [m for m in members if m.isreg()]
+    found.prefix = f"{os.path.basename(path)}/"
     if other := sum(not m.isreg() and not m.isdir() for m in members): found.left_out["link or device"] += other
     lock = threading.Lock()
     pictures = [regular[i] for i in add_members(found, path, [(m.name, m.size) for m in regular])]

@@ -34,6 +34,7 @@ class FileList:
     groups: Sequence | None = None     # of each file: what must stay in one split
     broken: dict[str, str] = field(default_factory=dict)          # what can't be read -> why
     left_out: Counter = field(default_factory=Counter)            # what was passed over -> how often
+    prefix: str = ""                  # the folder or the archive, as names begin with it
 
 
 def printable(name: str) -> str:
@@ -93,7 +94,8 @@ def walk(folder: str,         # where to begin
 def folder_files(folder: str | Path) -> FileList:
     "The image files in a folder, in the order of their names."
     folder = str(folder)
-    found = FileList(os.path.basename(os.path.abspath(folder)), [], lambda i: read_file(found.names[i]))
+    found = FileList(os.path.basename(os.path.abspath(folder)), [], lambda i: read_file(found.names[i]),
+                     prefix=os.path.join(folder, ""))
     paths = walk(folder, found)
     found.names, found.folders = [os.path.join(folder, *path) for path in paths], [path[:-1] for path in paths]
     return found
@@ -137,7 +139,7 @@ def table_files(path: str | Path, # of a CSV file, or of a TSV file
     given = {what: None if i is None else [row[i].strip() for row in rows] for what, i in where.items()}
     folder = os.path.dirname(os.path.expanduser(str(path)))
     found = path_files([os.path.join(folder, name) for name in given["path"] or []], Path(path).stem)
-    return replace(found, labels=given["label"], groups=given["group"])
+    return replace(found, labels=given["label"], groups=given["group"], prefix=os.path.join(folder, "") if folder else "")
 
 # %% ../../nbs/data/06_folders.ipynb #504cfeb3
 SPLIT_FOLDERS = {"train": "train", "training": "train", "valid": "valid", "val": "valid", "validation": "valid",

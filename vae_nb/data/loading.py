@@ -74,7 +74,7 @@ def torchvision_source(dataset: "VisionDataset",
     if array is None:
         celeba = cast("CelebA", dataset)
         folder = Path(celeba.root, celeba.base_folder, "img_align_celeba")
-        files = path_files([folder / name for name in celeba.filename])
+        files = replace(path_files([folder / name for name in celeba.filename]), prefix=f"{folder}{os.sep}")
         return PictureFiles(files, replace(reading, resize=reading.resize or 64), by_content=False, cache=cache)
     x = torch.as_tensor(array)  # (N, H, W), (N, H, W, 3) or (N, 3, H, W)
     classes = [c.split(" - ")[0] for c in getattr(dataset, "classes", [])]  # MNIST's read "0 - zero"
@@ -130,6 +130,13 @@ def torchvision_sources(name: str,                       # a key of `TORCHVISION
 
 # %% ../../nbs/data/11_loading.ipynb #85010cf2
 AnySource = str | Path | torch.Tensor | np.ndarray | ImageSource | Indexable | Iterable # what `load_data` takes
+
+
+class OwnSplits(InputError):
+    "A source has a split of its own, and images for it can't be set aside as well."
+    def __init__(self, split: Literal["valid", "test"], message: str):
+        self.split = split
+        super().__init__(message)
 
 
 @dataclass
@@ -203,12 +210,12 @@ def group_values(source: ImageSource, groups: "Collection | str | Path") -> Sequ
         return source.per_image(given_values(groups, "groups"), "groups")
     if not isinstance(source, PictureFiles):
         raise InputError(f"groups={groups!r} goes by the names of files; expected one value for each image")
-    if groups == "folder": return [os.path.dirname(name) for name in source.names]
+    if groups == "folder": return [os.path.dirname(path) for path in source.paths]
     try: pattern = re.compile(groups)
     except re.error as e: raise InputError(f"groups={groups!r} is no regular expression ({e})") from None
     if not pattern.groups: raise InputError(f"groups={groups!r}: expected parentheses around what tells the group")
-    found = [pattern.search(name) for name in source.names]
-    if None in found: raise InputError(f"groups={groups!r} does not fit {source.names[found.index(None)]}")
+    found = [pattern.search(path) for path in source.paths]
+    if None in found: raise InputError(f"groups={groups!r} does not fit {source.paths[found.index(None)]}")
     return [match[1] or "" for match in found if match]
 
 
@@ -365,6 +372,7 @@ def read_splits(name: str,                         # of the data
     parts = settle(parts)
     truth = {split: part.truth for split, part in parts.items()}  # of grey images, where they are binarised
     indices = {split: part.index for split, part in parts.items() if part.index is not None}
+    sources = {split: part.names for split, part in parts.items()}
     notes = tuple(dict.fromkeys(note for split in ("train", "valid", "test") for note in parts[split].notes))
     sampled = {"static": list(SPLITS), "dynamic": ["valid", "test"], None: []}[binarize] # once
     parts = {split: part.binarised(seed, SPLITS[split]) if split in sampled and len(part) else part
@@ -372,7 +380,7 @@ def read_splits(name: str,                         # of the data
     images = {split: parts[split].contents() for split in SPLITS if len(parts[split])}
     images = {split: images.get(split, images["train"][:0]) for split in SPLITS}
     return Data(**images, name=name, labels={split: parts[split].labels for split in SPLITS}, classes=classes,
-                binarize=binarize, indices=indices, augment=augment, notes=notes, truth=truth)
+                binarize=binarize, indices=indices, augment=augment, notes=notes, truth=truth, sources=sources)
 
 # %% ../../nbs/data/11_loading.ipynb #5e1f0011
 def refuse_no_source(x: object,     # what the user gave
@@ -472,9 +480,9 @@ def load_data(source: AnySource | Data = "mnist-10k", # a name, path, tensor, ar
     check_effect(found, asking.reading)
     images, own_test = found.images, found.test
     if own_test is not None and test is not None:
-        raise InputError(f"test: {found.name!r} has test images of its own; expected None")
+        raise OwnSplits("test", f"test: {found.name!r} has test images of its own; expected None")
     if found.valid is not None and valid != 0.1:
-        raise InputError(f"valid={valid!r}: {found.name!r} has validation images of its own; expected nothing")
+        raise OwnSplits("valid", f"valid={valid!r}: {found.name!r} has validation images of its own; expected nothing")
     share: SupportsFloat = 0.1 if own_test is None else 0
     if isinstance(test, Real): share = test
     elif test is not None: share, own_test = 0, test_source(cast(AnySource, test), images, asking)
@@ -483,6 +491,18 @@ def load_data(source: AnySource | Data = "mnist-10k", # a name, path, tensor, ar
         if own is not None: # all of them, in an order of their own; a stream's own split uses no random numbers
             parts[split] = own.split(0, 0, seed, part=1 if images.random_access else 0)["train"]
     return read_splits(found.name, parts, limit, binarize, seed, augment)
+
+# %% ../../nbs/data/11_loading.ipynb #8c502213
+def load_whole(source: AnySource, # as for `load_data`
+               **options,         # of `load_data`; those for splits count as they are given
+               ) -> Data:         # all images in `train`, unless the source has splits of its own
+    "Every image of a source, with nothing set aside."
+    whole = {"valid": 0, "test": 0}
+    while True:
+        try: return load_data(source, **{**whole, **options})
+        except OwnSplits as e:
+            if e.split not in whole or e.split in options: raise
+            del whole[e.split]
 
 # %% ../../nbs/data/11_loading.ipynb #20289ed3
 def as_data(x: AnySource | Data,

@@ -218,6 +218,8 @@ class PictureFiles(ImageSource):
         self.mode = reading.mode if reading.mode != "keep" else "L" if all(h.own == "L" for h in self.headers) else "RGB"
         self.deep = any(is_deep(h.mode) for h in self.headers)
         scale = reading.scale or full_scale(list(looks.values()))
+        several, own = np.bincount(self.file) > 1, [name.removeprefix(files.prefix) for name in files.names]
+        self.names = [own[i] + (f"#{j + 1}" if several[i] else "") for i, j in zip(self.file.tolist(), self.page.tolist())]
         self.reading, self.resize = replace(reading, mode=self.mode, scale=scale), reading.resize
         self.notes = tuple(picture_notes(files, looks, self.mode, scale if self.deep else None, reading))
         self.kept = np.array([look.identity for look in looks.values() for _ in look.pages], np.uint64)
@@ -249,12 +251,12 @@ class PictureFiles(ImageSource):
         if self.resize is not None: return
         for i, header in enumerate(self.headers):
             if header.size == first: continue
-            sizes = [f"{printable(self.names[j])} is {h}×{w}" for j, (h, w) in ((i, header.size), (0, first))]
+            sizes = [f"{printable(self.paths[j])} is {h}×{w}" for j, (h, w) in ((i, header.size), (0, first))]
             raise InputError(f"{', but '.join(sizes)}; expected images of one size: "
                              "resize=64, or resize=(height, width), makes them so")
 
     @property
-    def names(self) -> list[str]: return [self.files.names[i] for i in self.file]
+    def paths(self) -> list[str]: return [self.files.names[i] for i in self.file] # of the file of each image
 
     @property
     def dtype(self) -> torch.dtype: return torch.float32 if self.deep else torch.uint8

@@ -161,6 +161,7 @@ class ImageSource(ABC):
         self.identify: Callable[[], np.ndarray] | None = None # gives the identities of the whole source; None: there are none
         self.groups: np.ndarray | None = None # (N,) uint64 for the whole source: what must stay in one split
         self.notes: tuple[str, ...] = ()      # what was found, and what was done to it, in sentences
+        self.names: list[str] | None = None   # of all images of the whole source; None: positions are their names
 
     @property
     @abstractmethod
@@ -369,6 +370,7 @@ class Splits:
     augment: Literal["flip", "shift", "flip+shift"] | None = None        # what is done to the batches of train
     notes: tuple[str, ...] = ()                # what was found, and what was done to it, in sentences
     truth: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict) # split -> name -> (N, …), of each image
+    sources: dict[str, list[str] | None] = field(default_factory=dict) # split -> names by position in the source
 
     if TYPE_CHECKING:  # an `ImageSource` may stand in for a tensor, and is used like one
         def __init__(self, train: torch.Tensor | ImageSource, valid: torch.Tensor | ImageSource,
@@ -377,7 +379,8 @@ class Splits:
                      binarize: Literal["static", "dynamic"] | None = None,
                      indices: dict[str, torch.Tensor] = {},
                      augment: Literal["flip", "shift", "flip+shift"] | None = None, notes: tuple[str, ...] = (),
-                     truth: dict[str, dict[str, torch.Tensor]] = {}) -> None: ...
+                     truth: dict[str, dict[str, torch.Tensor]] = {},
+                     sources: dict[str, list[str] | None] = {}) -> None: ...
 
     def __post_init__(self):
         self.labels = {split: self.labels.get(split) for split in SPLITS}
@@ -445,8 +448,22 @@ class Data(Splits):
     (N,) int64; `classes`, the names of the labels; `binarize`, "static" for images that are sampled already, "dynamic"
     to sample each batch of train anew; `indices`, split -> (N,) positions in the source; `augment`, "flip", "shift" or
     "flip+shift", at random in training batches; `notes`, sentences on what the images were made of; `truth`, split ->
-    name -> (N, …), what is known of each image. An InputError says
-    what does not fit. `load_data` makes a `Data` of nearly anything."""
+    name -> (N, …), what is known of each image; `sources`, split -> the names of all images of the source, in which
+    `names` looks up those at `indices`. An InputError says what does not fit. `load_data` makes a `Data` of nearly anything."""
+
+    def names(self,
+              split: str,     # "train", "valid" or "test"
+              ) -> list[str]: # (N,)
+        """What each image of a split is called, for tables and messages.
+
+        An image from a file has the name of the file, below the folder or archive that was loaded, and the number of its
+        page if there are several, as in "scan.tif#2". Any other has its position in the source."""
+        n, index = len(self[split]), self.indices.get(split)
+        if index is None: return [str(i) for i in range(n)]
+        if len(index) != n:
+            raise InputError(f"indices[{split!r}] has {len(index)} entries; expected {n}, one for each image")
+        known = self.sources.get(split)
+        return [str(i) if known is None else known[i] for i in index.tolist()]
 
     def batch_indices(self,
                       split: str,                   # "train", "valid" or "test"

@@ -26,6 +26,17 @@ def has_splits(data: ImageData) -> bool:
     return isinstance(data, Data) or is_known(data)
 
 
+def as_expected(shape: tuple[int, ...],    # (C, H, W) of the images
+                expected: tuple[int, ...], # (C, H, W) of the model
+                ) -> str:                  # "" where there are none
+    "The options of `load_data` that bring images to another shape, for a message."
+    (channels, *size), mode = expected, {1: "L", 3: "RGB", 4: "RGBA"}.get(expected[0])
+    words = [] if list(shape[1:]) == size else [f"resize={size[0] if size[0] == size[1] else tuple(size)}"]
+    if shape[0] != channels and mode is None: return ""
+    if shape[0] != channels: words.append(f"mode={mode!r}")
+    return f": {' with '.join(words)} makes them so" if words else ""
+
+
 def split_for(model: VAE,      # for its image shape and its likelihood
               data: ImageData, # what `load_data` gives, a known set's name, or images of your own, taken whole
               split: Split,    # not used for images of your own
@@ -36,7 +47,8 @@ def split_for(model: VAE,      # for its image shape and its likelihood
     if not has_splits(data): data, split = as_data(data, valid=0, test=0), "train"
     data = as_data(data)
     if data.image_shape != model.image_shape:
-        raise InputError(f"data has images of shape {data.image_shape}; the model expects {model.image_shape}")
+        raise InputError(f"data has images of shape {data.image_shape}; the model expects {model.image_shape}"
+                         f"{as_expected(data.image_shape, model.image_shape)}")
     if not len(data[split]):
         raise InputError(f"split={split!r} holds no image; the sizes are "
                          f"{({name: len(data[name]) for name in SPLITS})}")

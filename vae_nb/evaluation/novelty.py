@@ -310,6 +310,11 @@ class DensityOfStates:
                 x: torch.Tensor,   # (B, C, H, W), uint8 or float in [0, 1]
                 ) -> torch.Tensor: # (B,), above 0 up to 1
         "The share of the held-out images whose score, by a density fitted without them, is at least as high."
-        score = self.score(x)
+        return self.p_of_score(self.score(x))
+
+    def p_of_score(self,
+                   score: torch.Tensor, # (B,), as `score` gives it
+                   ) -> torch.Tensor:   # (B,), above 0 up to 1
+        "`p_value`, of scores that are known already."
         at_least = len(self.held_out) - torch.searchsorted(self.held_out, score)
         return (at_least + 1) / (len(self.held_out) + 1)

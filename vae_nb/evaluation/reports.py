@@ -149,12 +149,13 @@ def report(model: VAE | str | Path,       # a VAE, or the folder of a run
            n_images: int = 300,           # the first so many, for all but the five numbers
            n_gap_images: int = 16,        # the first so many, for the inference gaps
            seed: int = 0,                 # of everything drawn
+           modules: str | None = None,    # of a run: parts of your own, "parts.py:function"; that file is run
            ) -> dict:                     # as in report.json: section to its numbers, or to the reason why it has none
     "Measure a model: ELBO, log p(x), calibration, latents, gaps; with a folder, write report.json and report.html."
     counts = dict(k=k, likelihood_k=likelihood_k, n_images=n_images, n_gap_images=n_gap_images, seed=seed)
     for name, count in counts.items(): check_count(name, count, int(name != "seed"))
     if out is not None: out = check_folder("out", out)
-    model, data, record, run = _opened(model, data)
+    model, data, record, run = _opened(model, data, modules)
     data, split = split_for(model, data, split)
     m = ReportInput(model, data, split, run=run, **counts)
     found = dict(name=run.name if run else "report", **describe_measurement(m), training=record.get("fit"), **measure_sections(m))
@@ -167,14 +168,15 @@ def report(model: VAE | str | Path,       # a VAE, or the folder of a run
     return found
 
 # %% ../../nbs/evaluation/08_reports.ipynb #41d7020a
-def _opened(model: VAE | str | Path, data: ImageData | None,
+def _opened(model: VAE | str | Path, data: ImageData | None, modules: str | None = None,
             ) -> tuple[VAE, ImageData, dict, Path | None]: # …, what run.json says, and the folder of the run
     if isinstance(model, VAE):
         if data is None: raise InputError("data=None: a model by itself doesn't know what to be measured on")
+        if modules is not None: raise InputError(refusal("modules", modules, "None, since the model has been loaded already"))
         return model, data, {}, None
     if not isinstance(model, (str, Path)): check_model(model)
     run = check_path("model", model)
-    return load_run_model(run), run_data(run, {}) if data is None else data, read_record(run), run
+    return load_run_model(run, modules), run_data(run, {}) if data is None else data, read_record(run), run
 
 
 def _write_text(path: Path, text: str) -> None: # whole or not at all

@@ -7,10 +7,12 @@ __all__ = ['History']
 
 # %% ../../nbs/training/07_runs.ipynb #feab087b
 import dis
+import importlib.util
 import json
 import os
 import platform
 import shutil
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +29,7 @@ import torch
 from .. import __version__
 from ..basics.checks import InputError, check_path
 from ..data.splits import SPLITS, Data
-from ..data.loading import is_known, load_data, source_name
+from ..data.loading import is_known, load_data, load_whole, source_name
 from ..models.tensor_files import digest, load_tensors, load_weights, replace_file, save_tensors
 from ..models.vae import VAE
 from .devices import ctrl_c_comes_after, on_main, processes
@@ -516,8 +518,14 @@ def read_record(run: str | Path, # folder
     "What `run.json` says; of a run that was killed in its first epoch, too."
     places = (check_path("run", run) / part / "run.json" for part in (WHOLE, "", STAGED))
     path = next((path for path in places if path.is_file()), None)
-    if path is None: return {}
+    return {} if path is None else read_record_file(path)
+
+
+def read_record_file(path: Path, # of a run.json
+                     ) -> dict:  # as `run_record` had written it
+    "What one file says, or an error that tells what is wrong with it."
     try: record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as e: raise InputError(f"{path} can't be read: {e.strerror}") from None
     except (ValueError, RecursionError) as e: raise InputError(f"{path} is damaged: {e}") from None
     known = "load_data", "create_vae", "fit"
     if not isinstance(record, dict) or not all(isinstance(record.get(name), dict) for name in known):
@@ -608,10 +616,11 @@ def resumed_options(out: Path,     # folder of the run
     return {**started, **record.get("fit", {}), **options}
 
 
-def load_run_model(run: str | Path, # folder
+def load_run_model(run: str | Path,            # folder
+                   modules: str | None = None, # where parts of the user's own come from, see `own_modules`
                    ) -> VAE:
     "The model of a run, on the GPU if there is one."
-    return VAE.load(run, device="cuda" if torch.cuda.is_available() else "cpu")
+    return VAE.load(run, device="cuda" if torch.cuda.is_available() else "cpu", **(own_modules(modules) if modules else {}))
 
 
 def run_data(run: str | Path, # folder
@@ -622,3 +631,46 @@ def run_data(run: str | Path, # folder
     record = read_record(run)
     if not record: raise InputError(f"{str(Path(run) / 'run.json')!r} is missing, so the data must be given: --data")
     return recorded_data(record, options, run)
+
+
+def run_images(run: str | Path, # folder
+               options: dict,   # of `load_data`, as far as they are given
+               ) -> Data:
+    "As `run_data`; but of another source every image is wanted, so nothing is set aside."
+    return load_whole(**options) if "source" in options else run_data(run, options)
+
+# %% ../../nbs/training/07_runs.ipynb #55cd65f7
+def _execute(path: Path # of a file with Python code
+             ) -> ModuleType:
+    "The module that a file makes; it can import its neighbours, as a script can."
+    name, found = f"vae_nb_own_{digest(str(path.absolute()).encode())[:12]}", list(sys.path)
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None: raise InputError(f"modules: {str(path)!r} is no file of Python; expected parts.py")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        sys.path.insert(0, str(path.absolute().parent))
+        spec.loader.exec_module(module)
+    finally: sys.path[:] = found
+    return module
+
+
+def own_modules(where: str,                       # "path.py:function"; the file is run
+                ) -> dict[str, torch.nn.Module]: # argument of `create_vae` to module
+    "The parts of a model that are a user's own, from a function of the user's; an InputError says what went wrong."
+    file, _, name = where.rpartition(":")
+    if not file or not name.isidentifier():
+        raise InputError(f"modules={where!r}: expected a file and a function in it, as in parts.py:modules")
+    path = check_path("modules", file)
+    if not path.is_file(): raise InputError(f"modules={where!r}: there is no file {file}")
+    def own_error(what: str, e: Exception) -> InputError:
+        return InputError(f"modules={where!r}: {what} raised {type(e).__name__}: {e}")
+    try: function = getattr(_execute(path), name, None)
+    except InputError: raise
+    except Exception as e: raise own_error(file, e) from e
+    if not callable(function): raise InputError(f"modules={where!r}: {file} has no function {name}")
+    try: found = function()
+    except Exception as e: raise own_error(f"{name}()", e) from e
+    if isinstance(found, dict) and all(isinstance(part, torch.nn.Module) for part in found.values()): return found
+    came = f"a dict with a {next(type(p).__name__ for p in found.values() if not isinstance(p, torch.nn.Module))} in it" \
+        if isinstance(found, dict) else f"a {type(found).__name__}"
+    raise InputError(f"modules={where!r}: {name}() returned {came}; expected a dict of modules, such as {{'encoder': Own()}}")
