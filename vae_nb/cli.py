@@ -10,6 +10,7 @@ import __future__
 import argparse
 import ast
 import difflib
+import math
 import os
 import re
 import sys
@@ -110,7 +111,7 @@ def load_and_create(options: dict,           # of load_data and create_vae
     from vae_nb.training.devices import main_first
     data = main_first(lambda: load_data(**options_of(load_data, options)))
     torch.manual_seed(options.get("seed", 0))
-    model = create_vae(data.image_shape, **options_of(create_vae, options))
+    model = create_vae(data, **options_of(create_vae, options))
     print(in_flags(data), model, sep="\n\n", end="\n\n", flush=True)
     return data, model
 
@@ -130,11 +131,13 @@ def train_model(model: "VAE",
 
 # %% ../nbs/09_cli.ipynb #13757173
 def chosen_settings(options: dict, # as typed
-                    data: "Data",
+                    model: "VAE", data: "Data",
+                    minutes: float | None = None, # for the training; None: no matter
                     ) -> dict:     # those of `fit` that were left open, for the record
     "Choose what `fit` would choose, and say so."
     from vae_nb.training.fit import open_settings, print_open_settings
-    found = open_settings(settings_by_function(options)["fit"], len(data.train))
+    if minutes is not None: found = settings_within(minutes, model, data, options)
+    else: found = open_settings(settings_by_function(options)["fit"], len(data.train))
     print_open_settings(found, options.get("progress", True) or "lines")
     return found
 
@@ -156,6 +159,15 @@ def print_result(out: Path,          # folder of the run
     print(f"\nThe model is in {out} ({which}){kept}.")
 
 # %% ../nbs/09_cli.ipynb #48ede8dc
+def with_recipe(name: str,     # of a recipe
+                options: dict, # as typed
+                ) -> dict:     # with those of the recipe
+    "The options of a recipe, under those that are given."
+    from vae_nb.training.recipes import recipe
+    found = {option: value for part in recipe(name).values() for option, value in part.items() if option != "image_shape"}
+    return found | options
+
+
 def configured(config: str,   # a run.json, or the folder that it lies in
                options: dict, # as typed
                ) -> dict:     # with those of the run; `data_before`, the digest of its images, where the same are meant
@@ -173,10 +185,58 @@ def configured(config: str,   # a run.json, or the folder that it lies in
     same = {} if options_of(load_data, options).keys() - {"progress", "cache", "root"} else {"data_before": record.get("data")}
     return {**same, **record["load_data"], **record["create_vae"], **record["fit"], **options}
 
+# %% ../nbs/09_cli.ipynb #3a51c0de
+def seconds_per_epoch(model: "VAE", # stays as it is
+                      data: "Data",
+                      **options,    # of `fit`
+                      ) -> float:
+    "An estimate from a trial with a copy of the model and a part of the data; validation takes about a tenth."
+    from vae_nb.data.splits import Data
+    from vae_nb.training.fit import fit
+    few, seconds = Data(data.train[:16 * options["batch_size"]], data.valid[:0], data.test[:0]), 0.0
+    for _ in range(2): # the first trial warms up, the second counts
+        start = time.monotonic()
+        fit(deepcopy(model), few, epochs=1, progress=False, **options)
+        seconds = time.monotonic() - start
+    return 1.1 * seconds * len(data.train) / len(few.train)
+
+
+def with_time_limit(data: "Data",
+                    end: float, # on time.monotonic's clock
+                    ) -> "Data":
+    "The same data; after `end`, the next training batch raises KeyboardInterrupt, as if the user had pressed Ctrl-C."
+    timed = copy(data)
+    def batches(split, *arguments, **options):
+        training = split == "train" and options.get("shuffle", True)
+        for x in data.batches(split, *arguments, **options):
+            if training and time.monotonic() > end: raise KeyboardInterrupt
+            yield x
+    vars(timed)["batches"] = batches
+    return timed
+
+
+def settings_within(minutes: float, # of training
+                    model: "VAE", data: "Data",
+                    options: dict,  # as typed
+                    ) -> dict:      # those of `fit` that were left open; epochs: as many as fit
+    "What `fit` would choose, for so many minutes."
+    from vae_nb.training.fit import fit, open_settings
+    if options.get("epochs") is not None: raise InputError(f"minutes={minutes:g} with epochs={options['epochs']!r}: expected one of them")
+    settings = settings_by_function(options)["fit"]
+    found = open_settings(settings, len(data.train))
+    trial = {name: x for name, x in (settings | found).items() if name not in ("epochs", "tracker", "patience")}
+    seconds, start = 60 * check_positive("minutes", minutes), time.monotonic()
+    pace = seconds_per_epoch(model, data, **trial)
+    if (epochs := int((seconds - time.monotonic() + start) / pace)) > 0: return found | dict(epochs=epochs)
+    raise InputError(f"minutes={minutes:g}: an epoch of {len(data.train):,} images takes about {pace / 60:.2g} minutes here; "
+                     "expected more time, or fewer images by limit")
+
 # %% ../nbs/09_cli.ipynb #2066a279
 def train(*,
           out: str | None = None, # folder of the run (default: runs/ and the name of the data, numbered if need be)
           config: str | None = None, # run.json of another run: train as that one, but for what is given here
+          recipe: str | None = None, # digits, icons, photos or burda: options that do well on such images; those given here win
+          minutes: float | None = None, # train for so long: as many epochs as fit (default: by the number of images)
           **options,              # of `load_data`, `create_vae` and `fit`
           ) -> None:
     "Train a VAE on images and keep it in a folder."
@@ -185,6 +245,8 @@ def train(*,
     from vae_nb.training.runs import data_differences, is_finished, resumed_options, run_folder
     options, resume, overwrite = with_full_paths(options), options.get("resume", False), options.get("overwrite", False)
     if config is not None: options = configured(config, options)
+    if recipe is not None: options = with_recipe(recipe, options)
+    if resume and minutes is not None: raise InputError(f"minutes={minutes!r}: a run is resumed with its own options; expected no resume")
     folder = on_main(lambda: run_folder(out, options.get("source", "mnist-10k"), resume, overwrite))
     check_folder("out", folder)
     if resume: options = on_main(lambda: resumed_options(folder, options))
@@ -192,15 +254,17 @@ def train(*,
     started = options.pop("data_before", None)
     if started and (what := data_differences(started, data.digest)):
         print_message(f"the images are not those of {config}: {what}", "note")
-    options |= on_main(lambda: chosen_settings(options, data))
-    history = train_model(model, data, folder, options, "train")
+    options |= on_main(lambda: chosen_settings(options, model, data, minutes))
+    end = math.inf if minutes is None else time.monotonic() + 60 * minutes
+    history = train_model(model, data if minutes is None else with_time_limit(data, end), folder, options, "train")
+    if late := time.monotonic() > end: print("Time is up.")
     if not launch_number("RANK"):
         print_result(folder, data, history)
         print(f"`vae_nb figures {folder}` draws what it has learned.")
     settings = settings_by_function(options)["fit"]
     if not is_finished(history, settings["epochs"], settings["patience"]):
         print(f"`vae_nb train --resume --out {folder}` goes on with the training.")
-        sys.exit(130)
+        if not late: sys.exit(130)
 
 # %% ../nbs/09_cli.ipynb #76b7736f
 def launch_number(name: Literal["RANK", "LOCAL_RANK", "WORLD_SIZE"], # the variable that a launcher sets
@@ -234,11 +298,12 @@ def sweep_row(tried: dict,     # the options that differ between the runs of a s
     from vae_nb.evaluation.metrics import evaluate
     from vae_nb.models.vae import create_vae
     from vae_nb.training.runs import best_epoch, check_resume, is_finished, load_run_model, read_record
+    torch.manual_seed(options.get("seed", 0))
+    model = create_vae(data, **options_of(create_vae, options))
+    options = options | chosen_settings(options, model, data)
     settings, record = settings_by_function(options), read_record(folder)
     if record: check_resume({**record["load_data"], **record["create_vae"], **record["fit"]},
                             {**settings["load_data"], **settings["create_vae"], **settings["fit"]}, folder)
-    torch.manual_seed(options.get("seed", 0))
-    model = create_vae(data.image_shape, **options_of(create_vae, options))
     checkpoint, start = folder / "last.safetensors", time.monotonic()
     before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else None
     with warnings.catch_warnings():
@@ -663,35 +728,6 @@ def data(source: str | list[str] | None = None, # a data set, as for train --dat
 # %% ../nbs/09_cli.ipynb #62d92275
 EPOCHS_PER_MINUTE = 12 # of the demo, on two cores
 
-
-def seconds_per_epoch(model: "VAE", # stays as it is
-                      data: "Data",
-                      **options,    # of `fit`
-                      ) -> float:
-    "An estimate from a trial with a copy of the model and a part of the data; validation takes about a tenth."
-    from vae_nb.data.splits import Data
-    from vae_nb.training.fit import fit
-    few, seconds = Data(data.train[:1024], data.valid[:0], data.test[:0]), 0.0
-    for _ in range(2): # the first trial warms up, the second counts
-        start = time.monotonic()
-        fit(deepcopy(model), few, epochs=1, progress=False, **options)
-        seconds = time.monotonic() - start
-    return 1.1 * seconds * len(data.train) / len(few.train)
-
-
-def with_time_limit(data: "Data",
-                    end: float, # on time.monotonic's clock
-                    ) -> "Data":
-    "The same data; after `end`, the next training batch raises KeyboardInterrupt, as if the user had pressed Ctrl-C."
-    timed = copy(data)
-    def batches(split, *arguments, **options):
-        training = split == "train" and options.get("shuffle", True)
-        for x in data.batches(split, *arguments, **options):
-            if training and time.monotonic() > end: raise KeyboardInterrupt
-            yield x
-    vars(timed)["batches"] = batches
-    return timed
-
 # %% ../nbs/09_cli.ipynb #bfcd34c6
 def demo(*,
          seconds: float = 60,    # the most to spend on training
@@ -785,7 +821,7 @@ HELP_TEXTS = dict(                                    # in place of the comment 
     compile="compile the steps; on a GPU, --compile reduce-overhead makes CUDA graphs of them too (default: no)",
     noise="pixelwise, imagewise or homoscedastic σ of the Gaussian (default: pixelwise)",
     mean="sigmoid or identity: the link of the mean (default: sigmoid of a Gaussian, identity of a discretised logistic)",
-    sigma_floor="smallest σ of a Gaussian pixel (default: that of rounding to 8 bits, 0.0011)",
+    sigma_floor="smallest σ of a Gaussian pixel (default: that of rounding to 8 bits, 0.0011; of flat images 0.02)",
     progress="show bars; without them, training prints a line for each epoch",
     resume="go on with the run in the folder, with the options that it was started with",
     seed="of the splits, and in training of the first weights, data order and noise",

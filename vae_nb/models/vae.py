@@ -29,7 +29,6 @@ from ..basics.numerics import full_precision, seed_generators, to_unit
 from ..core import Conditional, Head, Terms, check_rsample, moments_of
 from ..data.arrays import check_range
 from ..data.splits import Data
-from ..data.splits import Data
 from ..distributions.discretised import DiscretisedLogistic
 from ..distributions.likelihoods import (PIXEL_SIGMA_FLOOR, BernoulliLikelihood, GaussianLikelihood,
                                               HomoscedasticGaussian, ImagewiseGaussian, PixelwiseGaussian)

@@ -18,10 +18,13 @@ RECIPES: dict[str, dict[str, dict]] = { # name: keywords of `load_data`, `create
                    activation="silu", likelihood="bernoulli"),
         fit=dict(epochs=250, batch_size=512, lr=0.016, objective="elbo_stl", optimizer="muon", init="data_mean",
                  precision="bf16")),
+    "digits": dict(data={}, model=dict(sigma_floor=0.02, activation="silu"), fit={}),
+    "icons": dict(data={}, model=dict(sigma_floor=0.02, activation="silu", latent_dim=128), fit={}),
+    "photos": dict(data=dict(augment="flip"), model=dict(activation="silu", latent_dim=128), fit={}),
 }
 
 # %% ../../nbs/training/04_recipes.ipynb #f6c23985
-def recipe(name: str # "burda"
+def recipe(name: str # "digits", "icons" or "photos", for images of that kind; "burda": the model of Burda et al. (2016)
            ) -> dict[str, dict]: # `data`, `model` and `fit`: the keywords of `load_data`, `create_vae` and `fit`
-    "The keywords of a training that is known to do well (Burda et al. 2016); a copy, which may be changed."
+    "The keywords of a training that is known to do well; a copy, which may be changed."
     return deepcopy(lookup("name", name, RECIPES))
