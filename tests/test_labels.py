@@ -124,6 +124,15 @@ def test_labels_follow_images(name):
     assert seen > 200
 
 
+def test_labels_of_a_data_set_that_is_read_lazily():
+    x, y = told()
+    pairs = torch.utils.data.TensorDataset(torch.tensor(x), torch.tensor(y))
+    data = v.load_data(v.IndexedImages(pairs), valid=20, test=20)
+    for split in ("train", "valid", "test"):
+        for batch in batches_for(small(), data, split, 7, epoch=2): assert torch.equal(read(batch["x"]), batch["y"])
+    assert sorted(data.labels["train"].tolist() + data.labels["valid"].tolist() + data.labels["test"].tolist()) == sorted(y.tolist())
+
+
 def watched(monkeypatch, stop_at=None):
     "Each pass with labels is checked; the number of passes. At `stop_at`, Ctrl-C is pressed."
     passes, original = [], VAE.forward_unchecked
@@ -167,14 +176,15 @@ def test_resumed(monkeypatch, tmp_path):
     with pytest.raises(InputError, match="labels"): v.fit(small(), other, out=tmp_path / "cut", resume=True, **{**how, "epochs": 4})
 
 
-def trainings(compile):
+def trainings(compile, **options):
     "The histories of a training as it is and of a compiled one, with labels that change from batch to batch."
     x, y = told(60)
     data, histories = Data(torch.tensor(x[:50]), torch.tensor(x[50:]), torch.tensor(x[:0]),
                            labels={"train": torch.tensor(y[:50]), "valid": torch.tensor(y[50:])}), []
     for how in (False, compile):
         torch.compiler.reset()
-        histories.append(v.fit(small(likelihood="discretised_logistic"), data, epochs=3, batch_size=8, compile=how, progress=False))
+        histories.append(v.fit(small(likelihood="discretised_logistic"), data, epochs=3, batch_size=8, compile=how, progress=False,
+                               **options))
     return zip(*histories)
 
 
@@ -252,6 +262,22 @@ def test_parts_have_their_own_labels(monkeypatch):
     assert len(seen) > 1 and all(seen)
 
 
+@pytest.mark.parametrize("options", [dict(init="data_mean"), dict(optimizer="muon"), dict(beta_nll=0.5, kl_weight=0.1),
+                                     dict(objective="iwae_dreg", k=2), dict(objective="tc_vae"), dict(patience=1, kl_weight="linear")], ids=str)
+def test_all_kinds_of_training(options, monkeypatch):
+    x, y = told(60)
+    watched(monkeypatch)
+    data = v.load_data(x, labels=y, valid=20)
+    monitor = v.TrainingMonitor(model := small(), data)
+    assert len(v.fit(model, data, epochs=2, batch_size=10, tracker=monitor, progress=False, **options))
+
+
+def test_networks_are_programs(no_code):  # noqa: F811
+    "Where the whole step can't be one."
+    for one, other in trainings(True, objective="dip_vae"): assert other == pytest.approx(one, rel=1e-4)
+    assert len(no_code) == 2
+
+
 # Refusals
 
 
@@ -312,6 +338,19 @@ def test_saved(tmp_path):
     with pytest.raises(InputError, match="do not belong together"): VAE.load(tmp_path)
 
 
+def test_saved_with_networks_of_ones_own(tmp_path):
+    def own(): return v.Labelled(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(128, 4)), (1, 8, 8), 3)
+    model = small(encoder=own()).eval()
+    model.save(tmp_path)
+    again, x = VAE.load(tmp_path, encoder=own()), torch.rand(2, 1, 8, 8)
+    assert torch.equal(again.encode(x, [1, 2]).mean, model.encode(x, [1, 2]).mean)
+    with pytest.raises(InputError, match="parts of your own"): VAE.load(tmp_path)
+
+
+def test_too_many_classes_for_the_machine():
+    with pytest.raises(InputError, match="classes=100000: expected a smaller model"): v.create_vae((1, 3000, 3000), 2, classes=100_000)
+
+
 def test_exported_with_one_label(tmp_path):
     model = small().eval()
     v.export_model(model.given(2), tmp_path)
@@ -356,8 +395,9 @@ def test_explorer_chooses_the_label():
     other = (explorer.label.value + 1) % 3
     explorer.label.value = other
     assert int(explorer.model.y) == other and torch.equal(explorer.z, z)
-    explorer.encode_index(1)
-    assert explorer.label.value == int(data.labels["test"][1])
+    for i in range(6):
+        explorer.encode_index(i)
+        assert explorer.label.value == int(data.labels["test"][i]) == int(explorer.model.y)
     explorer.draw_fitted(); explorer.draw_prior(); explorer.figure()
     assert v.LatentExplorer(model).label.value == 0
     assert v.LatentExplorer(model.given(1), data).label is None and v.LatentExplorer(small(None), data).label is None

@@ -388,8 +388,9 @@ def create_vae(image_shape: Sequence[int],              # (C, H, W)
                ) -> VAE:                                # untrained, on the CPU
     "Build a VAE from names, numbers and, where wanted, modules of your own."
     given = dict(locals())
-    if classes is not None and not isinstance(classes, Integral): given["classes"] = Labels(classes).names
-    check_memory(lambda: build(dict(given), "meta"), {name: given[name] for name in SIZES})
+    labels = () if classes is None else Labels(classes)
+    if isinstance(labels, Labels) and labels.named: given["classes"] = labels.names
+    check_memory(lambda: build(dict(given), "meta"), {name: given[name] for name in SIZES} | {"classes": len(labels)})
     return build(given)
 
 # %% ../../nbs/models/01_vae.ipynb #5e1f0002
