@@ -503,8 +503,9 @@ def check_one_label(model: VAE,
                     what: str, # the function that needs it, for the message
                     ) -> None:
     "Raise an InputError if `given` holds several labels fixed: a grid of latents has no image that each could belong to."
-    if check_model(model).y is not None and model.y.ndim:
-        raise InputError(f"model: given(y) holds {tuple(model.y.shape)} labels fixed; {what} needs a single one, as "
+    y = check_model(model).y
+    if y is not None and y.ndim:
+        raise InputError(f"model: given(y) holds {tuple(y.shape)} labels fixed; {what} needs a single one, as "
                          "model.given(3) holds")
 
 # %% ../../nbs/models/01_vae.ipynb #7d3b0a12
