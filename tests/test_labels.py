@@ -378,7 +378,10 @@ def test_command_line(tmp_path, capsys):
     assert {path.stem for path in (run / "figures").iterdir()} >= {"class", "pipeline", "prior", "traversal", "neighbourhood"}
     main(shlex.split(f"evaluate {run} --n-images 20 --likelihood-k 20"))
     capsys.readouterr()
-    for words, message in ((f"sample {run} --label hart", "Did you mean 'heart'"), (f"train {line} --classes 2 --out {tmp_path / 'b'}", "3 classes")):
+    (tmp_path / "more").mkdir()
+    Image.fromarray(x[0, 0]).save(tmp_path / "more" / "0.png")
+    for words, message in ((f"train {line} --classes auto --test {tmp_path / 'more'} --out {tmp_path / 'c'}", "no labels for its test images"),
+                           (f"sample {run} --label hart", "Did you mean 'heart'"), (f"train {line} --classes 2 --out {tmp_path / 'b'}", "3 classes")):
         with pytest.raises(SystemExit): main(shlex.split(words))
         assert message in capsys.readouterr().err
 

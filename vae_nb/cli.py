@@ -112,12 +112,14 @@ def load_and_create(options: dict,           # of load_data and create_vae
     "Load the data and build a model for them; print both."
     import torch
     from vae_nb.data.loading import load_data
-    from vae_nb.models.vae import create_vae
+    from vae_nb.data.splits import held_out_split
+    from vae_nb.models.vae import check_labels, create_vae
     from vae_nb.training.devices import main_first
     data = main_first(lambda: load_data(**options_of(load_data, options)))
     options = options | classes_of(options.get("classes"), data)
     torch.manual_seed(options.get("seed", 0))
     model = create_vae(data.image_shape, **options_of(create_vae, options))
+    check_labels(model, data, held_out_split(data))  # on which the trained model is measured
     print(in_flags(data), model, sep="\n\n", end="\n\n", flush=True)
     return data, model
 
