@@ -31,6 +31,7 @@ TINY = dict(latent_dim=2, encoder="mlp", decoder="mlp", hidden=(4,))
 def thing(name):
     "What the right calls are made of."
     if name == "model": return v.create_vae((1, 4, 4), **TINY)
+    if name == "labelled": return v.create_vae((1, 4, 4), classes=["heart", "square", "star"], **TINY)
     if name == "bits": return v.create_vae((1, 4, 4), likelihood="discretised_logistic", **TINY)
     if name == "data": return v.Data(X[:16], X[16:20], X[20:], name="tiny")
     if name == "bytes": return v.Data(*((255 * part).byte() for part in (X[:16], X[16:20], X[20:])))
@@ -47,7 +48,7 @@ class Named(str):
     "A name of `thing`, made when it is needed."
 
 
-MODEL, DATA, LOADER, PARALLEL = map(Named, ("model", "data", "loader", "parallel"))
+MODEL, DATA, LOADER, PARALLEL, LABELLED = map(Named, ("model", "data", "loader", "parallel", "labelled"))
 PAIR = X, torch.zeros(30)
 LINEAR = torch.nn.Linear(2, 2)
 
@@ -91,6 +92,10 @@ FAMILIES = {
     "token": [(3, "=3: expected a token"), ("two words", ": expected a token of the hub, which is one word"), ("", ": expected a token")],
     "address": [(3, "=3: expected the address"), ("huggingface.co", "='huggingface.co': expected the address"), ("", "='': expected the address")],
     "revision": [(3, "=3: expected a branch"), ("", "='': expected a branch"), (["main"], r"=\['main'\]: expected")],
+    "classes": [(0, "=0"), (-3, "=-3"), (2.5, r"=2\.5"), ("three", "='three'"), (math.nan, "=nan"), (True, "=True"), (10 ** 30, "=10{30}"),
+                ([], r"=\(\)"), (["a", "a"], r"=\('a', 'a'\)")],
+    "label": [("hart", "='hart' is not known.*'heart'"), (3, "holds 3"), (-1, "holds -1"), (1.5, r"=1\.5"), (torch.rand(4), "has dtype"),
+              ([True], r"=\[True\]"), ([0, 1], "holds 2 labels|has shape")],
     "dict": [(3, "=3: expected"), (["a"], r"=\['a'\]: expected"), (LINEAR, "is a Linear; expected")],
 }
 FAMILIES["data or none"], FAMILIES["name or none"] = FAMILIES["data"][1:], FAMILIES["name"]
@@ -103,6 +108,7 @@ PYTHON = {
     "create_vae": (dict(image_shape=(1, 4, 4)), dict(
         latent_dim="count or none", latent_channels="count or none", kernel_size="count", encoder="name", decoder="name", posterior="name", likelihood="name", noise="name",
         mean="name", activation="name", sigma_floor="positive")),
+    "create_vae of classes": (dict(image_shape=(1, 4, 4)), dict(classes="classes")),
     "create_vae of an mlp": (dict(image_shape=(1, 4, 4), encoder="mlp", decoder="mlp"), dict(hidden="row")),
     "create_vae of a cnn": (dict(image_shape=(1, 4, 4)), dict(channels="row")),
     "fit": (D | dict(epochs=1, batch_size=8, progress=False), dict(
@@ -113,6 +119,7 @@ PYTHON = {
                                        seed="seed", resize="count or none", root="path")),
     "evaluate": (D, S | dict(k="count", batch_size="count")),
     "log_likelihood": (XS | dict(k=4), dict(model="model", x="images", k="count", max_memory="positive", seed="seed")),
+    "log_likelihood of a label": (dict(model=LABELLED, x=X[:4], k=4, y=0), dict(y="label")),
     "bits_per_dimension": (dict(model=Named("bits"), x=(255 * X[:4]).byte(), k=4),
                            dict(model="model", k="count", max_memory="positive", seed="seed")),
     "annealed_importance": (XS | dict(chains=2, steps=3, leapfrog=1), dict(
@@ -150,6 +157,7 @@ PYTHON = {
     "compare": (dict(runs=[Named("report"), Named("report")]), dict(out="path")),
     "pipeline_figure": (XS, dict(model="model", x="images", seed="seed")),
     "prior_figure": (M, dict(model="model", n="count", seed="seed")),
+    "class_figure": (dict(model=LABELLED), dict(model="model", n="count", seed="seed")),
     "traversal_figure": (M | dict(x4=X[:4]), dict(model="model", x4="images", steps="count", seed="seed")),
     "neighbourhood_figure": (M | dict(x=X[0]), dict(model="model", x="images", n="count", step="positive", seed="seed")),
     "history_figure": (dict(history=HISTORY), dict(history="table", save="path")),
@@ -206,6 +214,9 @@ PYTHON = {
     "Stream": (dict(dataset=list(X)), dict(size="count or none", buffer="count", resize="count or none", prefetch="seed")),
     "VAE.sample": (dict(n=1), dict(n="count")),
     "VAE.prior_predictive": (dict(n=1), dict(n="count")),
+    "VAE.sample of a label": (dict(n=3, label="star"), dict(n="count", label="label")),
+    "VAE.encode of a label": (dict(x=X[:4], y=0), dict(y="label")),
+    "Labelled": (dict(network=LINEAR, in_shape=(1,), classes=1), dict(network="module", classes="classes")),
     "VAE.decode": (dict(z=torch.zeros(1, 2)), dict(z="images")),
     "VAE.save": (dict(folder="saved"), dict(folder="path")),
     "VAE.load": (dict(folder="saved"), dict(folder="path")),
@@ -221,9 +232,10 @@ PYTHON = {
 
 
 def call(name, arguments):
+    model = "labelled" if name.endswith(" of a label") else "model"
     name, arguments = name.partition(" of ")[0], made(arguments)
     if name in ("VAE.load", "VAE.from_pretrained"): return getattr(v.VAE, name[4:])(**arguments)
-    if name.startswith("VAE."): return getattr(thing("model"), name[4:])(**arguments)
+    if name.startswith("VAE."): return getattr(thing(model), name[4:])(**arguments)
     if name == "evaluating": return v.evaluating(**arguments).__enter__()
     return getattr(v, name)(**arguments)
 
@@ -330,6 +342,8 @@ WORDS = {  # family -> (words typed, what the message says of them)
     "row": [("0", r"\[0\]=0"), ("4 2.5", r"\[1\]=2.5"), ("x", r"\[0\]='x'")],
     "huge": [("1000000000", "=.?1000000000.?: expected a smaller model"), ("1000000000000000000", "=.?10{18}.?: .*smaller model")],
     "switch": [("nonsense", "='nonsense'")],
+    "classes": [("0", "=0"), ("2.5", "=2.5"), ("heart", "='heart'"), ("a a", r"=\('a', 'a'\)"), ("auto", "=auto: the data have no labels")],
+    "label": [("3", "='3': expected none"), ("heart", "='heart': expected none")],
     "port": [("0", "=0: expected an integer from 1 to 65535"), ("99999", "=99999: expected an integer from 1 to 65535"),
              ("x", "='x'")],
     "silly": [("", "unrecognized arguments|expected one argument|required|invalid")],
@@ -338,7 +352,7 @@ WORDS["seed"] = WORDS["count"][1:]
 MLP = "train --data pictures --no-progress --encoder mlp --decoder mlp --hidden 4 --batch-size 8 --out new"
 COMMANDS = {  # a right command -> its options, and the family of each that is tried
     MLP: {"--epochs": "count", "--batch-size": "count", "--k": "count", "--accumulate": "count", "--patience": "count",
-          "--lr": "positive", "--grad-clip": "positive", "--seed": "seed", "--latent-dim": "count", "--objective": "name",
+          "--lr": "positive", "--grad-clip": "positive", "--seed": "seed", "--latent-dim": "count", "--classes": "classes", "--objective": "name",
           "--schedule": "name", "--optimizer": "name", "--init": "name", "--precision": "name", "--compile": "switch",
           "--posterior": "name", "--likelihood": "name", "--noise": "name", "--mean": "name", "--activation": "name",
           "--sigma-floor": "positive", "--encoder": "name", "--decoder": "name", "--hidden": "row", "--limit": "count",
@@ -357,7 +371,7 @@ COMMANDS = {  # a right command -> its options, and the family of each that is t
         "--split": "name", "--score": "name", "--n": "count", "--k": "count", "--out": "table"},
     "walk run --data pictures --no-progress": RUN_OPTIONS | {
         "--n": "count", "--frames": "count", "--fps": "positive", "--size": "count", "--latent": "count", "--out": "film"},
-    "sample run": {"--n": "count", "--seed": "seed", "--out": "page", "--npz": "page"},
+    "sample run": {"--label": "label", "--n": "count", "--seed": "seed", "--out": "page", "--npz": "page"},
     "compare run run": {"--out": "page"},
     "demo": {"--seconds": "positive", "--seed": "seed", "--out": "out"},
     "data pictures --no-progress": RUN_OPTIONS,

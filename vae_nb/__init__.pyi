@@ -17,10 +17,11 @@ from .data.splits import Data as Data
 from .data.streams import IndexedImages as IndexedImages, Stream as Stream
 from .data.loading import load_data as load_data
 
-# networks: encoders and decoders
+# networks: encoders and decoders, and labels
 from .networks.encoders import CNNEncoder as CNNEncoder, MLPEncoder as MLPEncoder, Network as Network
 from .networks.decoders import CNNDecoder as CNNDecoder, MLPDecoder as MLPDecoder
 from .networks.residual import ResNetDecoder as ResNetDecoder, ResNetEncoder as ResNetEncoder
+from .networks.labels import Labelled as Labelled
 
 # distributions: posteriors, priors, likelihoods
 from .distributions.posteriors import FullCovariance as FullCovariance, MeanField as MeanField
@@ -68,6 +69,7 @@ from .training.fit import TrainingStep as TrainingStep, fit as fit
 
 # generation: figures of a trained model
 from .generation.model_figures import (
+    class_figure as class_figure,
     history_figure as history_figure,
     neighbourhood_figure as neighbourhood_figure,
     pipeline_figure as pipeline_figure,

@@ -102,16 +102,27 @@ def in_flags(text: object, # with options as in Python, such as fit='pad'
     return re.sub(rf"(?<![-\w])({NAMED_IN_TEXTS})=(\([^()]*\)|'[^']*'|\w[\w.]*\b)?", typed, str(text))
 
 # %% ../nbs/09_cli.ipynb #13757170
+def classes_of(classes: object, data: "Data") -> dict: # the option as `create_vae` takes it
+    "The word auto stands for the classes of the data."
+    if classes != "auto": return {}
+    known = [y for y in data.labels.values() if y is not None and len(y)]
+    if not known: raise InputError("classes=auto: the data have no labels; a folder with a subfolder for each class has some")
+    return {"classes": data.classes or max(int(y.max()) for y in known) + 1}
+
+
 def load_and_create(options: dict,           # of load_data and create_vae
                     ) -> "tuple[Data, VAE]": # the model is new, with weights by the seed
     "Load the data and build a model for them; print both."
     import torch
     from vae_nb.data.loading import load_data
-    from vae_nb.models.vae import create_vae
+    from vae_nb.data.splits import held_out_split
+    from vae_nb.models.vae import check_labels, create_vae
     from vae_nb.training.devices import main_first
     data = main_first(lambda: load_data(**options_of(load_data, options)))
+    options = options | classes_of(options.get("classes"), data)
     torch.manual_seed(options.get("seed", 0))
     model = create_vae(data, **options_of(create_vae, options))
+    check_labels(model, data, held_out_split(data))  # on which the trained model is measured
     print(in_flags(data), model, sep="\n\n", end="\n\n", flush=True)
     return data, model
 
@@ -220,7 +231,7 @@ def settings_within(minutes: float, # of training
                     options: dict,  # as typed
                     ) -> dict:      # those of `fit` that were left open; epochs: as many as fit
     "What `fit` would choose, for so many minutes."
-    from vae_nb.training.fit import fit, open_settings
+    from vae_nb.training.fit import open_settings
     if options.get("epochs") is not None: raise InputError(f"minutes={minutes:g} with epochs={options['epochs']!r}: expected one of them")
     settings = settings_by_function(options)["fit"]
     found = open_settings(settings, len(data.train))
@@ -394,7 +405,8 @@ def compare(runs: list[str], # folders that hold a report.json, as `vae_nb evalu
 # %% ../nbs/09_cli.ipynb #6e5597b4
 FIGURES = dict(pipeline="images, their latents, their reconstructions, and how unsure the decoder is",
                prior="new images, from draws of the prior", traversal="on the way between four images",
-               neighbourhood="small steps around one image", history="the metrics over the epochs")
+               neighbourhood="small steps around one image", history="the metrics over the epochs",
+               **{"class": "a row for each class, one z down a column"})
 
 
 def draw_figures(model: "VAE",
@@ -406,9 +418,11 @@ def draw_figures(model: "VAE",
     "Draw all figures of a run into a folder, and print where."
     import pandas
     from vae_nb.generation import model_figures
-    x, history = model_figures.varied_images(data, 4), run / "history.csv"
-    calls: dict[str, tuple] = dict(pipeline=(model, x[:3]), prior=(model,), traversal=(model, x),
-                                   neighbourhood=(model, x[0]))
+    view, x = model_figures.varied_view(model, data, 3)
+    alike, x4 = model_figures.varied_view(model, data, 4, alike=True)
+    calls: dict[str, tuple] = dict(pipeline=(view, x), prior=(model,), traversal=(alike, x4), neighbourhood=(alike, x4[0]))
+    if model.labels is not None: calls["class"] = (model,)
+    history = run / "history.csv"
     if history.is_file(): calls["history"] = (pandas.read_csv(history),)
     for name, arguments in calls.items():
         path = out / f"{name}.{suffix}"
@@ -435,6 +449,7 @@ def sample(run: str,                # folder of a trained model
            *,
            n: int = 64,             # number of images
            seed: int = 0,           # of their latents
+           label: str | None = None, # class of all images, if the model knows classes (default: any, all alike often)
            out: str | None = None,  # picture, .png, .pdf or .svg (default: figures/samples.png, in the run's folder)
            npz: str | None = None,  # file for the numbers: z (n, L), mean and stddev (n, C, H, W) (default: no file)
            modules: str | None = None, # parts of your own, as parts.py:function; that file is run
@@ -450,11 +465,13 @@ def sample(run: str,                # folder of a trained model
     for name, path in files.items(): check_folder(name, path.parent)
     with evaluating(model, check_count("seed", seed, 0)):
         z = model.prior().sample((check_count("n", n),))  # (n, L)
-        p = model.decode(z)
+        y = model.any_labels(n) if label is None else model.label_numbers(label, "label")
+        p = model.decode(z, y)
     image_grid(p.mean, save=picture)
     print(files["out"])
     if npz is None: return
     arrays = {name: t.cpu().numpy() for name, t in dict(z=z, mean=p.mean, stddev=p.stddev).items()}
+    if y is not None: arrays["y"] = y.expand(n).cpu().numpy()
     def write(temporary):
         with open(temporary, "wb") as file: numpy.savez_compressed(file, **arrays)
     replace_file(files["npz"], write)
@@ -632,6 +649,7 @@ def walk(run: str,                   # folder of a trained model
 def explore_notebook(run: Path,     # folder of a trained model
                      options: dict, # of load_data, as far as they are given
                      modules: str | None = None, # parts of the user's own, with a full path
+                     walks: bool = True, # between images too; a conditional model has none
                      ) -> str:      # a notebook, as JSON
     "A notebook that shows the widgets of a run."
     lines = f"""\
@@ -640,7 +658,8 @@ from vae_nb.training.runs import load_run_model, run_data
 
 model, data = load_run_model({str(run)!r}, {modules!r}), run_data({str(run)!r}, {options!r})
 ---
-v.LatentExplorer(model, data)
+v.LatentExplorer(model, data)"""
+    if walks: lines += """
 ---
 v.TraversalExplorer(model, data)
 ---
@@ -684,12 +703,12 @@ def explore(run: str,             # folder of a trained model
     import tempfile
     from vae_nb.training.runs import load_run_model, run_data
     check_count("port", port, 1, 65535)
-    load_run_model(run, modules) # what is wrong with model or data is said here,
+    walks = load_run_model(run, modules).labels is None # what is wrong with model or data is said here,
     run_data(run, options)       # not in the page
     with tempfile.TemporaryDirectory(prefix="vae_nb-") as folder:
         notebook = Path(folder) / "explore.ipynb"
         where = None if modules is None else str(check_path("modules", modules).absolute())
-        text = explore_notebook(check_path("run", run).absolute(), with_full_paths(options), where)
+        text = explore_notebook(check_path("run", run).absolute(), with_full_paths(options), where, walks)
         notebook.write_text(text, encoding="utf-8")
         application, words = page_server(notebook)
         application.launch_instance([*words, f"--port={port}", *([] if browser else ["--no-browser"])])
@@ -801,10 +820,10 @@ def parse_value(word: str) -> int | float | str | None:
     return word
 
 # %% ../nbs/09_cli.ipynb #22682196
-LIST_OPTIONS = "hidden", "channels", "resize", "runs", "source", "scale" # take any number of values
-ONE_OR_MORE = "resize", "source", "scale"             # of them, a single one is no list
+LIST_OPTIONS = "hidden", "channels", "resize", "runs", "source", "scale", "classes" # take any number of values
+ONE_OR_MORE = "resize", "source", "scale", "classes" # of them, a single one is no list
 TEXT_OPTIONS = ("source", "root", "out", "npz", "key", "labels", "groups", "background", "modules",
-                "config") # taken as typed, even if all digits
+                "config", "label") # taken as typed, even if all digits
 FLAG_NAMES = dict(source="data")                      # parameter -> its name in the terminal, where it is another one
 HELP_TEXTS = dict(                                    # in place of the comment in the library
     latent_dim="length of the latent vector",
@@ -815,6 +834,7 @@ HELP_TEXTS = dict(                                    # in place of the comment 
     labels="a file with one label in each line, or .npy, or the name of the labels in an array file",
     groups="what stays in one split: folder, a file with one value for each image, or a regular expression for names",
     hidden="widths of an MLP encoder; the decoder mirrors them; none at all is a linear map",
+    classes="condition on the label: auto (the classes of the data), how many, or their names (default: no)",
     channels="of a CNN encoder, one per halving; none at all is a linear map (default: by the image's size)",
     objective="elbo, iwae, elbo_stl, iwae_stl, iwae_dreg, free_bits, tc_vae, dip_vae or info_vae (default: elbo)",
     resize="one number, or height and width, as in --resize 28 28; none: as they are",

@@ -6,6 +6,7 @@
 __all__ = ['Head', 'Conditional', 'pixel_log_prob', 'Terms', 'check_head', 'check_network', 'kl_per_dimension']
 
 # %% ../nbs/00_core.ipynb #1aea03dc
+import copy
 from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
@@ -54,6 +55,15 @@ class Head(nn.Module):
     def extra_repr(self) -> str: return f"{self.param_shape} -> {self.event_shape}"
 
 # %% ../nbs/00_core.ipynb #f24e9ad0
+def second_input(network: nn.Module,  # maps (x, y) to raw numbers, if it has a method `example`; else x
+                 n: int,              # rows
+                 device: torch.device | None = None, # where they go
+                 ) -> tuple[torch.Tensor, ...]:      # (y,) for a trial run, or ()
+    "What a network takes beside x, for a trial."
+    example = getattr(network, "example", None)
+    return () if example is None else (example(n).to(device),)
+
+
 def probe(network: nn.Module,         # maps (n, *in_shape) to (n, *out_shape)
           in_shape: tuple[int, ...],  # shape of one input
           ) -> tuple[int, ...]:       # shape of one output
@@ -62,7 +72,8 @@ def probe(network: nn.Module,         # maps (n, *in_shape) to (n, *out_shape)
     like = next((p for p in network.parameters() if p.is_floating_point()), torch.empty(()))
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[like.device] if like.is_cuda else []):
-            out = network.eval()(torch.zeros(2, *in_shape, device=like.device, dtype=like.dtype))
+            out = network.eval()(torch.zeros(2, *in_shape, device=like.device, dtype=like.dtype),
+                                 *second_input(network, 2, like.device))
     except RuntimeError as e:
         raise InputError(f"{type(network).__name__} can't take inputs of shape {in_shape}: {e}") from None
     finally:
@@ -79,9 +90,20 @@ def _shape(network: nn.Module, name: str, given: Iterable[int] | None) -> tuple[
     if shape is not None: return tuple(shape)
     raise InputError(f"{name}: {type(network).__name__} has no {name} of its own, so it must be given")
 
+# %% ../nbs/00_core.ipynb #8e7fa636
+def y_rows(y: torch.Tensor,       # (), or the last dimensions of `batch`
+           batch: torch.Size,     # leading dimensions of the first input
+           ) -> torch.Tensor:     # (prod(batch),)
+    "The second input of each row: samples of z come first, (k, B), and all k of an image have one y."
+    if y.ndim <= len(batch) and y.shape == batch[len(batch) - y.ndim:]: return y.expand(batch).reshape(-1)
+    raise InputError(f"y has shape {tuple(y.shape)}, and the batch {tuple(batch)}; expected a single y, or one for each "
+                     "image. A function that takes its images in parts needs a single y")
+
 # %% ../nbs/00_core.ipynb #858867a3
 class Conditional(nn.Module):
     "A conditional distribution: a network whose raw output a head turns into a distribution."
+    y: torch.Tensor | None = None # held fixed by `given`, for a network that takes (x, y)
+
     def __init__(self,
                  network: nn.Module, # maps (n, *in_shape) to (n, *head.param_shape)
                  head: Head,         # says what the raw numbers mean
@@ -96,17 +118,34 @@ class Conditional(nn.Module):
                              f"{type(head).__name__} needs {head.param_shape} "
                              f"to make a distribution over {head.event_shape}")
 
-    def forward(self,
-                x: torch.Tensor,   # (*batch, *in_shape), any number of leading dimensions
-                ) -> Distribution: # batch_shape `batch`
+    def given(self,
+              y: torch.Tensor | None, # (), or one for each row of the batch; the network's second input
+              ) -> "Conditional": # shares network and head with this one
+        "The same with the second input held fixed: p(·|x, y) as a distribution that is conditional on x alone."
+        view = copy.copy(self)
+        view.y = y
+        return view
+
+    def raw(self,
+            x: torch.Tensor,               # (*batch, *in_shape), any number of leading dimensions
+            y: torch.Tensor | None = None, # second input; None: that of `given`, if there is one
+            ) -> torch.Tensor:             # (*batch, *param_shape)
+        "The network's raw numbers."
         check_batch(x, self.in_shape)
-        batch = x.shape[:x.ndim - len(self.in_shape)]
+        batch, y = x.shape[:x.ndim - len(self.in_shape)], self.y if y is None else y
         dtype = next((p.dtype for p in self.network.parameters()), x.dtype)
-        raw = self.network(x.reshape(-1, *self.in_shape).to(dtype))  # (n, *param_shape) with n = prod(batch)
-        return self.head(raw.reshape(*batch, *self.head.param_shape))
+        rows = () if y is None else (y_rows(y, batch).to(x.device),)
+        raw = self.network(x.reshape(-1, *self.in_shape).to(dtype), *rows)  # (n, *param_shape) with n = prod(batch)
+        return raw.reshape(*batch, *self.head.param_shape)
+
+    def forward(self,
+                x: torch.Tensor,               # (*batch, *in_shape), any number of leading dimensions
+                y: torch.Tensor | None = None, # second input; None: that of `given`, if there is one
+                ) -> Distribution:             # batch_shape `batch`
+        return self.head(self.raw(x, y))
 
     if TYPE_CHECKING:
-        def __call__(self, x: torch.Tensor) -> Distribution: ...
+        def __call__(self, x: torch.Tensor, y: torch.Tensor | None = None) -> Distribution: ...
 
     def extra_repr(self) -> str: return f"{self.in_shape} -> {self.head.event_shape}"
 
@@ -271,7 +310,8 @@ def check_network(network: nn.Module, # any module from (n, *in_shape) to (n, *o
     "Raise an InputError unless shapes, rows that don't see each other and gradients to every parameter are right."
     in_shape, out_shape = _shape(network, "in_shape", in_shape), _shape(network, "out_shape", out_shape)
     name, x = type(network).__name__, torch.rand(4, *in_shape, requires_grad=True)
-    out = network(x)
+    y = second_input(network, 4)
+    out = network(x, *y)
     require(out.shape == (4, *out_shape), f"{name}: {tuple(x.shape)} -> {tuple(out.shape)}, expected {(4, *out_shape)}")
     require(out.isfinite().all(), f"{name}: the output for inputs in [0, 1] is not finite")
     require(out.requires_grad, f"{name}: the output carries no gradient")
@@ -281,7 +321,7 @@ def check_network(network: nn.Module, # any module from (n, *in_shape) to (n, *o
     require(x.grad is not None and x.grad.flatten(1).any(1).all(), f"{name}: the output does not depend on the input")
     network.zero_grad()
     modes = {m: m.training for m in network.modules()}
-    try: together, alone = network.eval()(x)[1:2], network(x[1:2])
+    try: together, alone = network.eval()(x, *y)[1:2], network(x[1:2], *(rows[1:2] for rows in y))
     finally:
         for m, mode in modes.items(): m.training = mode
     require(torch.allclose(together, alone, rtol=1e-4, atol=1e-5), f"{name}: a row of the output depends on other rows")

@@ -17,7 +17,7 @@ from ..basics.checks import InputError, InputTypeError, check_count, hides_bar, 
 from ..core import moments_of
 from ..data.splits import SPLITS, Data, Split
 from ..evaluation.metrics import ImageData, has_splits, split_for
-from ..models.vae import VAE, evaluating
+from ..models.vae import VAE, evaluating, views_for
 
 # %% ../../nbs/apply/00_encoding.ipynb #0846081b
 def encode_all(model: VAE,            # trained
@@ -34,8 +34,8 @@ def encode_all(model: VAE,            # trained
     data, split = split_for(model, data, split)
     steps = data.steps(split, batch_size, shuffle=False)
     with evaluating(model) as device:
-        batches = data.batches(split, batch_size, device=device, shuffle=False)
-        moments = [moments_of(model.encode(x)) for x in tqdm(batches, "encoding", steps, disable=hides_bar(progress))]
+        views = views_for(model, data, split, batch_size, device=device, shuffle=False)
+        moments = [moments_of(own.encode(x)) for own, x in tqdm(views, "encoding", steps, disable=hides_bar(progress))]
     found = {name: torch.cat([getattr(q, name).cpu() for q in moments]) for name in ("mean", "stddev")}
     if own and (index := data.indices.get(split)) is not None: # these were shuffled
         found = {name: x[index.argsort()] for name, x in found.items()}

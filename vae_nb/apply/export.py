@@ -21,7 +21,7 @@ from torch import nn
 from ..basics.checks import InputError, MissingPackageError, check_positive, lookup
 from ..core import Conditional
 from ..models.tensor_files import check_folder, replace_file
-from ..models.vae import VAE, check_model, evaluating
+from ..models.vae import VAE, check_model, check_one_label, evaluating
 
 # %% ../../nbs/apply/02_export.ipynb #c06240b7
 class Moments(nn.Module):
@@ -92,7 +92,10 @@ def export_model(model: VAE,             # trained
     write, read = lookup("format", format, FORMATS)
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if format == "onnx" and not find_spec(name)]
     if missing: raise MissingPackageError(f"format='onnx' needs {', '.join(missing)}: pip install vae_nb[onnx]")
-    check_model(model); check_positive("tolerance", tolerance)
+    check_one_label(check_model(model), "export_model"); check_positive("tolerance", tolerance)
+    if model.labels is not None and model.y is None:
+        raise InputError("model is conditional on a label, and the files take none; expected one label for all, as in "
+                         "export_model(model.given(3), folder)")
     folder, device = check_folder("folder", folder), next(model.parameters()).device
     def keep(part, x, path):
         module = Moments(getattr(model, part))

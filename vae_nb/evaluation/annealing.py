@@ -18,7 +18,7 @@ from ..basics.checks import check_count, hides_bar, lookup
 from .importance import believed, check_events
 from ..models.inference import (RunningWeights, adapted, check_unbounded, hmc_step, samples_allowed,
                                      with_gradient)
-from ..models.vae import VAE, check_model, evaluating, prepare_images
+from ..models.vae import VAE, check_model, evaluating, parts_of, prepare_images
 
 # %% ../../nbs/evaluation/02_annealing.ipynb #2007f2f4
 def temperatures(n: int,          # steps, T
@@ -134,8 +134,8 @@ def annealed_importance(model: VAE,               # trained
     size = max(1, samples_allowed(model, max_memory, 3) // max(chains, pilots))  # images at a time, with gradients
     total = -(-len(x) // size) * (steps - 1)
     with evaluating(model, seed), tqdm(total=total, unit="step", disable=hides_bar(progress)) as bar:
-        for images in x.split(size):
-            bridge = Bridge(model, images, start)
+        for own, images in parts_of(model, x, size):
+            bridge = Bridge(own, images, start)
             sizes = tune(bridge, beta, bridge.start.sample((pilots,)), leapfrog)
             log_w, rate = anneal(bridge, beta, sizes, bridge.start.sample((chains,)), leapfrog, tick=bar.update)
             found.append(RunningWeights(len(images), x.device)); found[-1].add(log_w); rates.append(rate)
@@ -172,9 +172,9 @@ def bidirectional(model: VAE,               # trained
     total = -(-check_count("n", n) // size) * 2 * (steps - 1)
     with evaluating(model, seed), tqdm(total=total, unit="step", disable=hides_bar(progress)) as bar:
         z = model.prior().sample((n,))
-        x = torch.cat([model.decode(part).sample() for part in z.split(size)])
-        for images, origin in zip(x.split(size), z.split(size)):
-            bridge = Bridge(model, images, start)
+        x = torch.cat([own.decode(part).sample() for own, part in parts_of(model, z, size)])
+        for (own, images), origin in zip(parts_of(model, x, size), z.split(size)):
+            bridge = Bridge(own, images, start)
             walk = partial(anneal, bridge, beta, tune(bridge, beta, bridge.start.sample((pilots,)), leapfrog))
             forward, rate = walk(bridge.start.sample((chains,)), leapfrog, tick=bar.update)
             backward, _ = walk(origin.expand(chains, *origin.shape), leapfrog, backwards=True, tick=bar.update)

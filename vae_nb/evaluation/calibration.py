@@ -22,7 +22,7 @@ from ..data.loading import as_data
 from .importance import believed
 from .metrics import ImageData, split_for
 from ..models.inference import RunningWeights, log_weights
-from ..models.vae import VAE, evaluating, prepare_images
+from ..models.vae import VAE, evaluating, given_first, prepare_images, views_for
 
 # %% ../../nbs/evaluation/03_calibration.ipynb #45d4799e
 def _is_discrete(base: Distribution) -> bool: # a distribution of single pixels
@@ -258,12 +258,12 @@ def calibration(model: VAE,              # trained
     varying = varying_pixels(data, threshold)
     tally = Tally({"varying": varying, "background": ~varying}, step, levels, bins)
     with evaluating(model, seed):
-        for x in data.batches(split, check_count("batch_size", batch_size), shuffle=False):
-            x = prepare_images(model, x)
-            tally.add(model.decode(model.encode(x).sample((1,))), x)
+        for own, x in views_for(model, data, split, check_count("batch_size", batch_size), shuffle=False):
+            x = prepare_images(own, x)
+            tally.add(own.decode(own.encode(x).sample((1,))), x)
         discrete = _is_discrete(_pixels_of(model.prior_predictive(1)))
-        few = prepare_images(model, next(data.batches(split, GAP_IMAGES, shuffle=False)))
-        encoder = encoder_error(model, few, int(varying.sum()) or varying.numel())
+        own, few = next(views_for(model, data, split, GAP_IMAGES, shuffle=False))
+        encoder = encoder_error(own, prepare_images(own, few), int(varying.sum()) or varying.numel())
     return dict(split=split, images=len(data[split]), seed=seed, threshold=threshold, bins=bins,
                 pixels="discrete" if discrete else "8-bit" if step else "real", **encoder, **tally.numbers())
 
@@ -346,8 +346,8 @@ def predictive_check(model: VAE,            # trained
     draws, totals = check_count("draws", draws), torch.zeros(4, dtype=torch.float64)
     model.decoder.head.check_data(next(data.batches(split, 256, shuffle=False)))
     with evaluating(model, seed):
-        for x in data.batches(split, check_count("batch_size", batch_size), shuffle=False):
-            totals += _predictive_numbers(model, prepare_images(model, x), draws).sum(1).cpu()
+        for own, x in views_for(model, data, split, check_count("batch_size", batch_size), shuffle=False):
+            totals += _predictive_numbers(own, prepare_images(own, x), draws).sum(1).cpu()
     log_prob, square, bias, sampled = (totals / len(data[split])).tolist()
     if not math.isfinite(log_prob + square + bias + sampled):
         raise InputError("p(x|z) has NaN or infinite numbers: was the model trained?")
@@ -383,9 +383,9 @@ def hard_images(model: VAE,            # trained; its σ must differ between ima
     n, sigma, error = len(data[split]), torch.empty(0), torch.empty(0)
     if n < check_count("count", count): raise InputError(f"count={count}: split={split!r} holds {n} images")
     with evaluating(model):
-        for x in data.batches(split, check_count("batch_size", batch_size), shuffle=False):
-            x = prepare_images(model, x)
-            p = model.reconstruct(x)
+        for own, x in views_for(model, data, split, check_count("batch_size", batch_size), shuffle=False):
+            x = prepare_images(own, x)
+            p = own.reconstruct(x)
             sigma = torch.cat([sigma, p.variance.flatten(1).mean(1).sqrt().cpu()])
             error = torch.cat([error, (p.mean - x).square().flatten(1).mean(1).sqrt().cpu()])
     if not (sigma + error).isfinite().all():
@@ -410,7 +410,7 @@ def hard_images_figure(model: VAE,            # trained; its σ must differ betw
     places = torch.tensor([found["most_certain"], found["least_certain"]])                       # (2, count)
     with evaluating(model):
         x = prepare_images(model, data[split][places.flatten()])
-        means = model.reconstruct(x).mean
+        means = given_first(model, data, split).part(places.flatten()).reconstruct(x).mean
     both = [part.cpu().unflatten(0, (2, count)) for part in (x, means)]
     rows = torch.stack(both, 1).flatten(0, 1)                                                    # (4, count, C, H, W)
     high = 3.3 * 4 / count * x.shape[-2] / x.shape[-1]

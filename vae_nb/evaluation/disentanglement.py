@@ -19,7 +19,7 @@ from ..core import moments_of
 from ..data.splits import Data, Split
 from .latents import first_images
 from ..models.inference import raw_posterior
-from ..models.vae import VAE, evaluating
+from ..models.vae import VAE, check_one_label, evaluating
 
 # %% ../../nbs/evaluation/09_disentanglement.ipynb #720acd81
 BINS = 10      # of a factor that is a number; latents have twice as many
@@ -225,6 +225,7 @@ def factor_figure(model: VAE,            # trained
 
     At the row stand the factor, the latent and how much it tells, as a share of the factor's entropy (0 to 100 %)."""
     check_type("data", data, Data, "what load_data returns, such as load_data('sprites')")
+    check_one_label(model, "factor_figure")
     x, _ = first_images(model, data, split, n)
     factors = {name: column[:len(x)] for name, column in data.truth[split].items() if column.ndim == 1}
     with evaluating(model, seed):

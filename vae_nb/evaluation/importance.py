@@ -16,7 +16,7 @@ from ..basics.checks import InputError, InputTypeError, check_batch, check_count
 from ..basics.numerics import full_precision, rng_for
 from ..distributions.discretised import dequantise
 from ..models.inference import RunningWeights, log_weights
-from ..models.vae import VAE, check_images_for, check_model, evaluating, prepare_images
+from ..models.vae import VAE, check_images_for, check_model, evaluating, parts_of, prepare_images
 
 # %% ../../nbs/evaluation/01_importance.ipynb #6e73f758
 def check_events(model: VAE,      # whose likelihood says which values a pixel can take
@@ -69,10 +69,10 @@ def _report(results: list[RunningWeights], k: int, dtype: torch.dtype) -> dict[s
 # %% ../../nbs/evaluation/01_importance.ipynb #14914f2d
 @overload
 def log_likelihood(model: VAE, x: torch.Tensor, k: int = ..., details: Literal[False] = ..., max_memory: float = ...,
-                   seed: int = ..., progress: bool = ...) -> torch.Tensor: ...
+                   seed: int = ..., progress: bool = ..., y: object = ...) -> torch.Tensor: ...
 @overload
 def log_likelihood(model: VAE, x: torch.Tensor, k: int = ..., *, details: Literal[True], max_memory: float = ...,
-                   seed: int = ..., progress: bool = ...) -> dict[str, torch.Tensor]: ...
+                   seed: int = ..., progress: bool = ..., y: object = ...) -> dict[str, torch.Tensor]: ...
 
 # %% ../../nbs/evaluation/01_importance.ipynb #7159c136
 def log_likelihood(model: VAE,               # trained
@@ -82,6 +82,7 @@ def log_likelihood(model: VAE,               # trained
                    max_memory: float = 1.0,  # GiB for what is decoded at a time, beside model and images
                    seed: int = 0,            # of the samples
                    progress: bool = False,   # show a bar
+                   y: object = None,         # labels of a conditional model, as for `VAE.given`: log p(x|y) is estimated
                    ) -> torch.Tensor | dict[str, torch.Tensor]: # (B,), nats; with details a dict of four tensors (B,)
     """Importance-sampled log p(x) of each image (Burda et al. 2016), in float32 with float64 sums.
 
@@ -89,7 +90,8 @@ def log_likelihood(model: VAE,               # trained
     estimate; raises an InputError for pixels that the likelihood gives no probability to."""
     from tqdm.auto import tqdm
     k, seed = check_count("k", k), check_count("seed", seed, 0)
-    check_batch(x, check_model(model).image_shape)
+    model = check_model(model).given(y)
+    check_batch(x, model.image_shape)
     x = torch.as_tensor(x)
     check_images_for(model, x)
     prepare_images(model, x[:1] if x.ndim == 4 else x)
@@ -98,11 +100,11 @@ def log_likelihood(model: VAE,               # trained
     with evaluating(model, seed) as device, tqdm(total=len(x) * k, unit="sample", disable=hides_bar(progress)) as bar:
         rows = min(8192, max(IMAGES, PIECE // math.prod(model.decoder.head.param_shape)))
         if device.type != "cpu": rows *= 32
-        for part in x.split(max(IMAGES, rows // k)):
-            images = prepare_images(model, part)
+        for own, part in parts_of(model, x, max(IMAGES, rows // k)):
+            images = prepare_images(own, part)
             check_events(model, images)
             running = RunningWeights(len(images), device)
-            for log_w in log_weights(model, images, model.encode(images), k, max(1, rows // len(images)), max_memory):
+            for log_w in log_weights(own, images, own.encode(images), k, max(1, rows // len(images)), max_memory):
                 running.add(log_w)
                 bar.update(log_w.numel())
             results.append(running)

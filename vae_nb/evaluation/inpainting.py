@@ -20,7 +20,7 @@ from ..core import moments_of, pixel_log_prob
 from ..data.splits import Data
 from .calibration import LEVELS, Tally, calibration_images, log_prob_of, varying_pixels
 from ..models.inference import Density, adapted, check_unbounded, hmc_step, with_gradient
-from ..models.vae import VAE, evaluating, prepare_images
+from ..models.vae import VAE, evaluating, given_first, parts_of, prepare_images
 
 # %% ../../nbs/evaluation/04_inpainting.ipynb #315001af
 Hidden = Literal["right", "left", "top", "bottom"] | torch.Tensor
@@ -88,6 +88,7 @@ def posterior_given_visible(model: VAE,             # trained
     x, kept, rates = prepare_images(model, x), [], []
     with evaluating(model, seed):
         visible = visible.to(x.device)
+        if model.y is not None and model.y.ndim: model = model.given(model.y.repeat(CHAINS))
         x = x.repeat(CHAINS, 1, 1, 1)                                                             # (2B, C, H, W)
         q = model.encode(torch.where(visible, x, model.prior_predictive(len(x)).mean))
         mean, scale, _ = moments_of(q)
@@ -137,11 +138,12 @@ def inpainting_calibration(model: VAE,              # trained
     mask, varying = inpainting_mask(model.image_shape, hidden), varying_pixels(data, threshold)
     tally = Tally({"varying": varying & mask, "background": ~varying & mask}, step, levels, bins)
     n, log_prob, acceptance, rhat = min(check_count("limit", limit), len(data[split])), torch.zeros(2), [], []
-    for i, x in enumerate(data[split][:n].split(check_count("batch_size", batch_size))):
-        x = prepare_images(model, x)
-        found = posterior_given_visible(model, x, ~mask, draws, seed=seed + i, **options)
-        with evaluating(model, seed + i) as device:
-            p = model.decode(found["z"])
+    parts = parts_of(given_first(model, data, split, n), data[split][:n], check_count("batch_size", batch_size))
+    for i, (own, x) in enumerate(parts):
+        x = prepare_images(own, x)
+        found = posterior_given_visible(own, x, ~mask, draws, seed=seed + i, **options)
+        with evaluating(own, seed + i) as device:
+            p = own.decode(found["z"])
             tally.add(p, x)
             joint = torch.where(mask.to(device), pixel_log_prob(p, x), 0.0).double().flatten(2).sum(2)   # (draws, B)
             log_prob += torch.stack(log_mean_exp(joint)).sum(1).cpu()

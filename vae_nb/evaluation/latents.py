@@ -25,7 +25,7 @@ from ..distributions.posteriors import FullCovariance, MeanField
 from .importance import believed
 from .metrics import split_for
 from ..models.inference import RunningWeights, check_unbounded, fit_posterior, log_weights, raw_posterior
-from ..models.vae import VAE, evaluating, prepare_images
+from ..models.vae import VAE, evaluating, given_first, prepare_images
 from ..training.gradient_estimators import elbo_stl
 
 # %% ../../nbs/evaluation/06_latents.ipynb #9c719fda
@@ -42,6 +42,14 @@ def first_images(model: VAE,            # for its image shape and device
     n = len(images[name]) if n is None else check_count("n", n)
     x, labels = next(images.batches(name, n, shuffle=False)), images.labels[name]
     return prepare_images(model, x), None if labels is None else torch.as_tensor(labels)[:n]
+
+
+def first_images_with_labels(model: VAE, data: ImageData, split: Split = "test", n: int | None = None,
+                             ) -> tuple[VAE, torch.Tensor, torch.Tensor | None]: # the model and what `first_images` gives
+    "The same; a conditional model has the labels of these images held fixed."
+    images, name = split_for(model, data, split)
+    x, labels = first_images(model, images, name, n)
+    return given_first(model, images, name, len(x)), x, labels
 
 
 def marginals(q: Distribution,           # batch (…), event (L,)
@@ -88,7 +96,7 @@ def latent_numbers(model: VAE,            # any with a Gaussian posterior and in
     marginal_kl is the sum of the last two; mutual_information_upper is a bound from above. Lists over latents:
     kl_per_dimension, information_per_dimension, dimensionwise_kl_per_dimension, variance_of_mean; active_units counts
     latents whose posterior mean varies (Burda et al. 2016)."""
-    x, _ = first_images(model, data, split, n)
+    model, x, _ = first_images_with_labels(model, data, split, n)
     check_count("samples", samples)
     if len(x) < 2: raise InputError(f"n={n!r} of split={split!r} leaves 1 image; expected at least 2 for a mixture")
     with evaluating(model, seed):
@@ -195,7 +203,7 @@ def embedding_figure(model: VAE,            # any; the means of a flow's posteri
     from vae_nb.basics.figures import BLUE, figure_style, panels, plain_label, save_figure
     seed = check_count("seed", seed, 0)
     images, part = split_for(model, data, split)
-    x, labels = first_images(model, images, part, n)
+    model, x, labels = first_images_with_labels(model, images, part, n)
     with evaluating(model, seed): mean, stddev, _ = moments_of(model.encoder.head(raw_posterior(model, x)))
     points, names = embed(mean, stddev, method, seed)
     groups = [(None, slice(None))] if labels is None else [(i, labels == i) for i in labels.unique().tolist()]

@@ -14,7 +14,7 @@ import torch
 from ..basics.checks import InputError, check_count, lookup
 from ..data.splits import SPLITS, Data, Split
 from ..data.loading import as_data, is_known
-from ..models.vae import VAE, check_images_for, check_model
+from ..models.vae import VAE, batches_for, check_images_for, check_labels, check_model
 from ..training.objectives import measure
 
 # %% ../../nbs/evaluation/00_metrics.ipynb #379cc70f
@@ -53,6 +53,7 @@ def split_for(model: VAE,      # for its image shape and its likelihood
         raise InputError(f"split={split!r} holds no image; the sizes are "
                          f"{({name: len(data[name]) for name in SPLITS})}")
     if isinstance(images := data[split], torch.Tensor): check_images_for(model, images, f"data.{split}")
+    check_labels(model, data, split)
     model.decoder.head.check_data(next(data.batches(split, 256, shuffle=False)))
     return data, split
 
@@ -67,4 +68,4 @@ def evaluate(model: VAE,             # any, trained or not
     "Means over the images of a split: the true ELBO, its two parts and σ; and the RMSE of the decoded mean."
     check_count("k", k); check_count("batch_size", batch_size); check_count("seed", seed, 0)
     data, split = split_for(model, data, split)
-    return measure(model, data.batches(split, batch_size, shuffle=False), k, seed)
+    return measure(model, batches_for(model, data, split, batch_size, shuffle=False), k, seed)

@@ -22,7 +22,7 @@ from ..basics.figures import Picture
 from ..basics.numerics import seed_generators
 from .importance import log_likelihood
 from ..models.inference import fit_posterior, raw_posterior, terms_of
-from ..models.vae import VAE, check_model, evaluating, prepare_images
+from ..models.vae import VAE, check_model, evaluating, parts_of, prepare_images
 from ..training.objectives import elbo, metrics_of
 
 if TYPE_CHECKING: from sklearn.pipeline import Pipeline  # which takes time to import
@@ -138,8 +138,8 @@ def statistics(model: VAE,      # trained
     check_count("k", k)
     x, parts = prepare_images(model, x), []
     with evaluating(model, seed):
-        for images in x.split(256):
-            terms = model(images, k)
+        for own, images in parts_of(model, x, 256):
+            terms = own(images, k)
             rmse = (terms.p.mean - images).square().flatten(2).mean((0, 2)).sqrt()  # (b,)
             parts.append({**metrics_of(terms), "entropy": -terms.log_qz.mean(0), "rmse": rmse})
     return {**{name: torch.cat([part[name] for part in parts]) for name in parts[0]}, "complexity": complexity(x)}
@@ -156,13 +156,13 @@ def likelihood_regret(model: VAE,        # trained
     check_count("steps", steps); check_count("k", k); check_positive("lr", lr)
     x, gains = prepare_images(model, x), []
     with evaluating(model, seed) as device:
-        for images in x.split(256):
-            head, before = model.encoder.head, raw_posterior(model, images)
-            after = fit_posterior(model, images, head, before, elbo, steps, samples=1, lr=lr)
+        for own, images in parts_of(model, x, 256):
+            head, before = own.encoder.head, raw_posterior(own, images)
+            after = fit_posterior(own, images, head, before, elbo, steps, samples=1, lr=lr)
             values = []
             for raw in (after, before):
                 seed_generators(seed + 1, device)  # the same noise for both, and none that was fitted to
-                values.append(elbo(terms_of(model, images, head(raw), k)))
+                values.append(elbo(terms_of(own, images, head(raw), k)))
             gains.append(values[0] - values[1])
     return torch.cat(gains).clamp(min=0)
 

@@ -27,8 +27,8 @@ from .importance import average, check_levels, log_likelihood
 from .latents import draw_kl, embedding_figure, gaps_figure, inference_gaps, latent_numbers
 from .metrics import evaluate
 from ..generation.model_figures import (history_figure, pipeline_figure, prior_figure, traversal_figure,
-                                             varied_images)
-from ..models.vae import VAE
+                                             varied_view)
+from ..models.vae import VAE, given_first
 from ..training.objectives import METRICS, Metric
 from ..training.runs import versions, weights_digest
 
@@ -74,7 +74,8 @@ def describe_measurement(m: ReportInput) -> dict: # the first entries of report.
     return dict(format=1, created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()), versions=versions(), data=data,
                 model=dict(config=m.model.config, parameters=sum(p.numel() for p in m.model.parameters()),
                            weights=weights_digest(m.model.state_dict())),  # which model these numbers are of
-                likelihood="density" if levels is None else f"probability of {levels} levels",
+                likelihood=("density" if levels is None else f"probability of {levels} levels")
+                + (" given the label" if m.model.labels else ""),
                 dtype=str(weight.dtype).removeprefix("torch."), device=weight.device.type, seed=m.seed)
 
 # %% ../../nbs/evaluation/07_report_sections.ipynb #905fadd8
@@ -85,7 +86,7 @@ def _measure_numbers(m: ReportInput) -> dict:
 def _likelihoods(m: ReportInput) -> dict[str, torch.Tensor]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="log_likelihood")  # the page says it with numbers
-        return log_likelihood(m.model, m.x, m.likelihood_k, details=True, seed=m.seed)
+        return log_likelihood(given_first(m.model, m.data, m.split, m.n_images), m.x, m.likelihood_k, details=True, seed=m.seed)
 
 
 def _measure_log_likelihood(m: ReportInput) -> dict:
@@ -114,7 +115,8 @@ MEASURES: dict[str, Callable[[ReportInput], dict]] = dict( # section -> function
     calibration=lambda m: calibration(m.model, m.first, m.split, seed=m.seed),
     predictive_check=lambda m: predictive_check(m.model, m.first, m.split, seed=m.seed),
     hard_images=_measure_hard_images, latents=lambda m: latent_numbers(m.model, m.first, m.split, seed=m.seed),
-    inference_gaps=lambda m: inference_gaps(m.model, m.x[:m.n_gap_images], k=200, steps=100, samples=4, seed=m.seed))
+    inference_gaps=lambda m: inference_gaps(given_first(m.model, m.data, m.split, len(m.x[:m.n_gap_images])),
+                                            m.x[:m.n_gap_images], k=200, steps=100, samples=4, seed=m.seed))
 
 
 def measure_sections(m: ReportInput) -> dict[str, dict]: # section to its numbers, or to {"reason": why there are none}
@@ -140,11 +142,11 @@ def _draw_history(m: ReportInput, found: dict) -> Picture:
 FIGURES: dict[str, ReportFigure] = dict(
     history=ReportFigure("numbers", "The training.", _draw_history),
     pipeline=ReportFigure("numbers", "Images on their way through the model; the whiskers are ±2σ of the posterior.",
-                          lambda m, found: pipeline_figure(m.model, varied_images(m.data, 3), seed=m.seed)),
+                          lambda m, found: pipeline_figure(*varied_view(m.model, m.data, 3), seed=m.seed)),
     prior=ReportFigure("numbers", "New images, from draws of the prior.",
                        lambda m, found: prior_figure(m.model, seed=m.seed)),
     traversal=ReportFigure("numbers", "Between four images, shown at the corners.",
-                           lambda m, found: traversal_figure(m.model, varied_images(m.data, 4), seed=m.seed)),
+                           lambda m, found: traversal_figure(*varied_view(m.model, m.data, 4, alike=True), seed=m.seed)),
     calibration=ReportFigure("calibration", "For calibrated pixels, the histograms are flat and the curves diagonal.",
                              lambda m, found: calibration_panels(found)),
     hard_images=ReportFigure("hard_images", "Is σ larger for the images that are reconstructed badly?",

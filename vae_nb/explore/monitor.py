@@ -17,7 +17,7 @@ from ..data.splits import held_out_split
 from .widgets import (DataSource, Explorer, NamedImage, PicturePanel, data_for, image_pixels, row,
                                     side_by_side, sigma_pixels)
 from ..generation.model_figures import history_figure
-from ..models.vae import VAE, evaluating, prepare_images
+from ..models.vae import VAE, evaluating, given_first, prepare_images
 
 # %% ../../nbs/explore/04_monitor.ipynb #139a50e0
 class TrainingMonitor(GeneralTracker, Explorer):
@@ -32,7 +32,9 @@ class TrainingMonitor(GeneralTracker, Explorer):
         super().__init__()
         self.model, self.data = model, data_for(model, data)
         self.history: list[dict[str, float]] = []  # a row for each epoch
-        self.x = self.data[held_out_split(self.data)][:check_count("n_images", n_images)]
+        split = held_out_split(self.data)
+        self.x = self.data[split][:check_count("n_images", n_images)]
+        self.model = given_first(model, self.data, split, n_images)  # a conditional model needs their labels
         self.pictures = PicturePanel("x, mean of p(x|z), σ", 56 * len(self.x))
         self.curves = NamedImage("the ELBO and other numbers over the epochs", max_width="100%")
         self.build(row([self.pictures.widget, self.curves]))

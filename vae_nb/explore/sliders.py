@@ -28,6 +28,7 @@ from .widgets import (DataSource, DecodedView, PicturePanel, button, check_index
                                     index_field, latent_scales, row)
 from ..models.fitted_priors import fit_prior
 from ..models.vae import VAE, evaluating, prepare_images
+from ..networks.labels import labels_of
 
 # %% ../../nbs/explore/01_sliders.ipynb #5f3f9e17
 class LatentGroups(NamedTuple):
@@ -240,6 +241,14 @@ class EncodedView(LatentView):
         self.go_to(self.rest, self.rest_origin)
         self.show_message(f"the mean of the {'prior' if self.image is None else 'posterior'}")
 
+# %% ../../nbs/explore/01_sliders.ipynb #c89a9516
+def label_field(model: VAE) -> ipywidgets.Dropdown | None: # None: there is nothing to choose
+    "A field for the label of a conditional model."
+    if model.labels is None or model.y is not None: return None
+    return ipywidgets.Dropdown(options=list(zip(model.labels.names, range(len(model.labels)))), value=0, description="Label",
+                               tooltip="the class that z is decoded to", style=dict(description_width="48px"),
+                               layout=dict(width="160px", margin="0"))
+
 # %% ../../nbs/explore/01_sliders.ipynb #08bf8aba
 class LatentExplorer(EncodedView):
     "A slider for each latent; shows the decoded mean, its σ, and the latent as bars."
@@ -253,6 +262,10 @@ class LatentExplorer(EncodedView):
         self.draws = check_count("seed", seed, 0)
         self.fitted: nn.Module | None = None  # the Gaussian, once it was needed
         super().__init__(model, data)
+        self.whole, self.label = model, label_field(model)  # `self.model` has the chosen label held fixed
+        if self.label is not None:
+            self.model = model.given(self.label.value)
+            self.label.observe(self.listener(self._label_chosen), "value")
         pictures = row([panel.widget for panel in (self.original, self.decoded, self.sigma)])
         title = ipywidgets.HTML("<b>z</b>", layout=dict(margin="8px 0 0 0"))
         left = column([pictures, title, self.bars], flex="0 1 440px")
@@ -274,7 +287,24 @@ class LatentExplorer(EncodedView):
             fitted = button("Random: fitted", "a draw from the Gaussian fitted to the encoded training images",
                             self.listener(self.draw_fitted))
             controls = [index, self.upload, prior, fitted, reset]
+        if self.label is not None: controls.insert(0, self.label)
         return row(controls, align_items="center", margin="0 0 8px 0")
+
+    def encode_index(self,
+                     i: int, # number of a test image, or of a training image where there are no others
+                     ) -> None:
+        "Encode an image of the data with its own label, and say which it is."
+        if self.label is not None and self.whole.labels is not None:
+            data = self._own_data()
+            y = labels_of(self.whole.labels, data, held_out_split(data))[check_index("i", data, i)]
+            self.model = self.whole.given(y)
+            self.label.value = int(y)
+        super().encode_index(i)
+
+    def _label_chosen(self) -> None:
+        if self.label is None or self.model.y is None or int(self.model.y) == self.label.value: return
+        self.model = self.whole.given(self.label.value)
+        self.go_to(self.z, "$z$ as it was, another label")
 
     def _index_chosen(self) -> None:
         if self.index is not None: self.encode_index(self.index.value)
@@ -295,7 +325,10 @@ class LatentExplorer(EncodedView):
         data = self._own_data()
         if self.fitted is None:
             self.show_message("encoding the training images …")
-            self.fitted = fit_prior(self.model, Data(data.train[:5000], data.valid[:0], data.test[:0]))
+            y = data.labels["train"]
+            few = Data(data.train[:5000], data.valid[:0], data.test[:0], classes=data.classes,
+                       labels={"train": None if y is None else y[:5000]})
+            self.fitted = fit_prior(self.whole, few)
         self._draw_from(self.fitted, "the Gaussian fitted to encoded training images", r"$z \sim$ fitted Gaussian")
 
     def _draw_from(self, prior: nn.Module, name: str, origin: str) -> None:

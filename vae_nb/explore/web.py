@@ -208,6 +208,9 @@ def export_explorer(model: VAE,           # trained; its decoder a row of plain 
     if precision is not None: lookup("precision", precision, PRECISIONS)
     if check_model(model).image_shape[0] not in (1, 3):
         raise InputError(f"the images have {model.image_shape[0]} channels; a page shows 1 (grey) or 3 (RGB)")
+    if model.labels is not None:
+        raise InputError("model is conditional on a label, and a page knows only latents; LatentExplorer(model, data) has a "
+                         "field for the label")
     describe_likelihood(model.decoder.head)
     weights, needed = sum(weight.numel() for weight in model.decoder.network.parameters()), 0
     kinds: tuple[Precision, ...] = ("float16", "int8") if precision is None else (precision,)

@@ -29,7 +29,7 @@ from ..basics.figures import DOTS_PER_INCH, Picture, is_constant, sigma_map, to_
 from ..core import kl_per_dimension, moments_of
 from ..data.splits import Data, held_out_split
 from ..data.loading import as_data
-from ..models.vae import VAE, check_model, evaluating, prepare_images
+from ..models.vae import VAE, check_model, check_one_label, evaluating, given_first, prepare_images
 
 # %% ../../nbs/explore/00_widgets.ipynb #5ad1ddeb
 def png(pixels: np.ndarray, # (H, W) or (H, W, 3), uint8
@@ -208,7 +208,7 @@ def data_for(model: VAE,        # for its image shape
              data: DataSource,
              ) -> Data:
     "Data whose images fit the model."
-    check_model(model)
+    check_one_label(check_model(model), "a widget")
     data = as_data(data)
     if data.image_shape == model.image_shape: return data
     raise InputError(f"data has images of shape {data.image_shape}; the model expects {model.image_shape}")
@@ -267,12 +267,13 @@ def latent_scales(model: VAE,                # trained
                   ) -> LatentScales:
     "The scales of latents and of σ, from some images."
     with evaluating(check_model(model)):
+        model = model.given(model.any_labels(n)) if data is None else given_first(model, data, "train", n)
         images = model.prior_predictive(n).mean.clamp(0, 1) if data is None else prepare_images(model, data.train[:n])
         q, prior = model.encode(images), model.prior()
         kl = kl_per_dimension(q, prior).mean(0)  # (L,)
         q, prior = moments_of(q), moments_of(prior)
         reach = max((q.mean.abs() + 2 * q.stddev).max().item(), (prior.mean.abs() + 3 * prior.stddev).max().item())
-        sigma = model.decode(q.mean[:128]).stddev.amax().item()
+        sigma = model.part(slice(128)).decode(q.mean[:128]).stddev.amax().item()
     return LatentScales(kl.cpu(), math.ceil(2 * reach) / 2, sigma)
 
 # %% ../../nbs/explore/00_widgets.ipynb #8a68c31b

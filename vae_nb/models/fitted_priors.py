@@ -21,7 +21,7 @@ from ..data.splits import Data
 from ..data.loading import as_data
 from ..core import moments_of
 from ..distributions.posteriors import CholeskyGaussian
-from .vae import VAE, check_model, evaluating
+from .vae import VAE, check_model, evaluating, views_for
 
 # %% ../../nbs/models/02_fitted_priors.ipynb #f10faca5
 class FullCovariancePrior(nn.Module):
@@ -69,7 +69,8 @@ class MixturePrior(nn.Module):
 def _encoded(model: VAE, data: Data, seed: int, value: Callable[[Distribution], torch.Tensor]) -> torch.Tensor:
     "`value(q)` of all training images, (N, …), float64."
     with evaluating(model, seed):
-        return torch.cat([value(model.encode(x)).double().cpu() for x in data.batches("train", 256, shuffle=False)])
+        return torch.cat([value(own.encode(x)).double().cpu()
+                          for own, x in views_for(model, data, "train", 256, shuffle=False)])
 
 
 def _covariance(q: Distribution) -> torch.Tensor: # (B, L, L)

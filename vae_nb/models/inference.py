@@ -15,7 +15,7 @@ from torch.distributions import Distribution
 from ..basics.checks import InputError, check_positive
 from ..basics.numerics import full_precision, parallel_pieces
 from ..core import Head, Terms
-from .vae import VAE, check_model
+from .vae import VAE, check_model, parts_of
 
 # %% ../../nbs/models/03_inference.ipynb #3a4feff9
 class RunningWeights:
@@ -55,7 +55,7 @@ def bytes_per_sample(model: VAE, # any
     head, sizes, weight = model.decoder.head, [], next(model.parameters())
     add = lambda layer, given, out: sizes.append(out.numel() if isinstance(out, torch.Tensor) else 0)
     hooks = [layer.register_forward_hook(add) for layer in model.decoder.network.modules()]
-    try: model.decode(torch.zeros(1, model.latent_dim, dtype=weight.dtype, device=weight.device))
+    try: model.part(slice(1)).decode(torch.zeros(1, model.latent_dim, dtype=weight.dtype, device=weight.device))
     finally:
         for hook in hooks: hook.remove()
     return weight.element_size() * (sum(sizes) + 8 * math.prod(head.param_shape) + 16 * model.latent_dim)
@@ -76,8 +76,8 @@ def _log_likelihoods(model: VAE, z: torch.Tensor, x: torch.Tensor, allowed: int)
     "log p(x|z) of latents (n, B, L) for images (B, C, H, W), (n, B), at most `allowed` samples at a time."
     if z[..., 0].numel() <= allowed: return model.decode(z).log_prob(x)
     b = min(len(x), allowed)
-    return torch.cat([torch.cat([model.decode(part).log_prob(images) for part in zs.split(max(1, allowed // b))])
-                      for zs, images in zip(z.split(b, 1), x.split(b))], 1)
+    return torch.cat([torch.cat([own.decode(part).log_prob(images) for part in zs.split(max(1, allowed // b))])
+                      for zs, (own, images) in zip(z.split(b, 1), parts_of(model, x, b))], 1)
 
 
 def log_weights(model: VAE,               # any
@@ -159,9 +159,7 @@ def raw_posterior(model: VAE,        # any
                   x: torch.Tensor,   # (N, C, H, W), floats, on the model's device
                   ) -> torch.Tensor: # (N, *param_shape), at least float32
     "What the encoder's network gives for many images; `model.encoder.head` turns it into q(z|x)."
-    network = model.encoder.network
-    dtype = next((p.dtype for p in network.parameters()), x.dtype)
-    return full_precision(torch.cat([network(part.to(dtype)) for part in x.split(256)]))
+    return full_precision(torch.cat([own.encoder.raw(part) for own, part in parts_of(model, x, 256)]))
 
 
 def terms_of(model: VAE,       # for its decoder and prior

@@ -6,6 +6,7 @@
 __all__ = ['VAE', 'create_vae', 'evaluating', 'prepare_images']
 
 # %% ../../nbs/models/01_vae.ipynb #07fae745
+import copy
 import inspect
 import json
 import math
@@ -37,6 +38,7 @@ from ..distributions.priors import GaussianPrior
 from .tensor_files import FORMAT, digest, load_tensors, load_weights, replace_file, save_tensors
 from ..networks.decoders import CNNDecoder, MLPDecoder
 from ..networks.encoders import CNNEncoder, MLPEncoder, Network, check_channels, downsampled_sizes
+from ..networks.labels import Labelled, Labels, joint_labels, labelled, labels_of, widened
 from ..networks.residual import ResNetDecoder, ResNetEncoder
 
 # %% ../../nbs/models/01_vae.ipynb #29abcfeb
@@ -59,12 +61,49 @@ class VAE(nn.Module):
                              f"the decoder gives {decoder.head.event_shape}")
         if not any(p.is_meta for p in encoder.parameters()): check_rsample(encoder.head)
         self.encoder, self.decoder, self.prior = encoder, decoder, prior
+        self.labels = joint_labels(encoder.network, decoder.network)  # None: the model is not conditional
         self.config: dict | None = None  # the arguments of `create_vae`, as JSON can hold them; None: made by hand
 
     @property
     def latent_dim(self) -> int:
         "The number of latents, L."
         return self.encoder.head.event_shape[0]
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        "The names of the classes that the model is conditional on; None: it isn't."
+        return None if self.labels is None else self.labels.names
+
+    @property
+    def y(self) -> torch.Tensor | None:
+        "The labels that `given` holds fixed; None: there are none."
+        return self.encoder.y
+
+    def given(self,
+              y: object,  # a label, or one for each image of the batch: integers from 0, or names; None: changes nothing
+              ) -> "VAE": # shares all weights with this model
+        "The model with labels held fixed, p(x|z, y) and q(z|x, y), to be used as one that knows no labels."
+        if y is None: return self
+        view, y = copy.copy(self), self.label_numbers(y)
+        view._modules = {**self._modules, "encoder": self.encoder.given(y), "decoder": self.decoder.given(y)}
+        return view
+
+    def part(self,
+             rows: slice | torch.Tensor, # of a batch
+             ) -> "VAE":
+        "The model for some images of a batch: where `given` has labels for all of them, with those of these images."
+        return self if self.y is None or not self.y.ndim else self.given(self.y[rows])
+
+    def label_numbers(self,
+                      y: object, # as for `given`, or None
+                      argument: str = "y", # its name, for the message
+                      ) -> torch.Tensor | None: # integers from 0, where the model is; None: none were given
+        "Labels as the networks take them, or an error that says what is wrong with them."
+        if y is None: return None
+        if self.labels is None:
+            raise InputError(refusal(argument, y, "none: this model knows no labels; create_vae(…, classes=10) makes one "
+                                                  "that does"))
+        return self.labels.numbers(y, argument).to(next(self.parameters()).device)
 
     def prepare(self,
                 x: torch.Tensor,     # images (..., C, H, W), uint8 or float in [0, 1], on any device
@@ -83,59 +122,78 @@ class VAE(nn.Module):
 
     def encode(self,
                x: torch.Tensor,   # images (..., C, H, W), uint8 or float in [0, 1]
+               y: object = None,  # labels, as for `given`, if the model is conditional
                ) -> Distribution: # q(z|x), batch (...), event (L,)
         "The posterior of the latents of each image."
-        return self.encoder(self.prepare(x))
+        return self.encoder(self.prepare(x), self.label_numbers(y))
 
     def decode(self,
                z: torch.Tensor,   # latents (..., L)
+               y: object = None,  # labels, as for `given`, if the model is conditional
                ) -> Distribution: # p(x|z), batch (...), event (C, H, W)
         "The likelihood: the distribution over images that each latent stands for."
         check_batch(z, self.decoder.in_shape, "z")
-        return self.decoder(z)
+        return self.decoder(z, self.label_numbers(y))
 
     def reconstruct(self,
                     x: torch.Tensor,   # images (..., C, H, W), uint8 or float in [0, 1]
+                    y: object = None,  # labels, as for `given`, if the model is conditional
                     ) -> Distribution: # p(x|z) at z = the mean of q(z|x), batch (...), event (C, H, W)
         "The distribution over images at the posterior mean of each image; a flow's mean is that of 1,000 samples."
-        return self.decode(moments_of(self.encode(x)).mean)
+        return self.decode(moments_of(self.encode(x, y)).mean, y)
 
     def prior_predictive(self,
                          n: int,            # number of draws
+                         label: object = None, # of all, or one for each, as for `given`; None: any class, all alike often
                          ) -> Distribution: # p(x|z), batch (n,), at n draws z ~ p(z)
-        "The distribution over images at draws from the prior."
-        return self.decode(self.prior().sample((check_count("n", n),)))
+        "The distribution over images at draws from the prior; without a label, each class is drawn with probability 1/K."
+        z = self.prior().sample((check_count("n", n),))
+        y = self.any_labels(n) if label is None else self.label_numbers(label, "label")
+        if y is not None and y.shape not in ((), (n,)):
+            raise InputError(f"label has shape {tuple(y.shape)}; expected a single one, or one for each of n={n}")
+        return self.decoder(z, y)
+
+    def any_labels(self,
+                   n: int, # how many
+                   ) -> torch.Tensor | None: # (n,); None where the model needs none
+        "Labels at random, each class with the same probability."
+        if self.labels is None or self.y is not None: return None
+        return torch.randint(len(self.labels), (n,), device=next(self.parameters()).device)
 
     def sample(self,
                n: int,            # number of images
+               label: object = None, # of all, or one for each, as for `given`; None: any class, all alike often
                ) -> torch.Tensor: # (n, C, H, W)
-        "New images: a draw from p(x|z) at each of n draws z ~ p(z)."
-        return self.prior_predictive(n).sample()
+        "New images: a draw from p(x|z) at each of n draws z ~ p(z); without a label, of classes at random, all alike often."
+        return self.prior_predictive(n, label).sample()
 
     def forward(self,
                 x: torch.Tensor, # images (B, C, H, W), uint8 or float in [0, 1]
                 k: int = 1,      # samples of z for each image
                 score: Callable[..., torch.Tensor] | None = None, # maximised in place of log p(x|z); see `Terms`
+                y: object = None, # labels, as for `given`, if the model is conditional
                 ) -> Terms:
         "One pass of a batch: `model(x, k)` gives x, q, z, p and the prior, with their log-densities and the KL."
         check_images_for(self, x)
-        return self.forward_unchecked(x, k, score)
+        return self.forward_unchecked(x, k, score, self.label_numbers(y))
 
     def forward_unchecked(self,
                           x: torch.Tensor, # images (B, C, H, W), uint8 or float in [0, 1]
                           k: int = 1,      # samples of z for each image
                           score: Callable[..., torch.Tensor] | None = None, # see `forward`
+                          y: torch.Tensor | None = None, # labels (B,), where x is
                           ) -> Terms:
         "What `model(x, k)` does with images that were checked before: a training step that never waits for a GPU."
         x = self.as_floats(x)
-        q = self.encoder(x)
+        q = self.encoder(x, y)
         with torch.autocast(x.device.type, enabled=False): z = q.rsample((check_count("k", k),))  # (k, B, L)
-        return Terms(x, q, z, self.decode(z), self.prior(), score)
+        return Terms(x, q, z, self.decoder(z, y), self.prior(), score)
 
     if TYPE_CHECKING:  # torch hides from type checkers which attributes a module has, and what a call of it returns
         __getattr__: None  # no others than those written down
 
-        def __call__(self, x: torch.Tensor, k: int = 1, score: Callable[..., torch.Tensor] | None = None) -> Terms: ...
+        def __call__(self, x: torch.Tensor, k: int = 1, score: Callable[..., torch.Tensor] | None = None,
+                     y: object = None) -> Terms: ...
 
     def save(self,
              folder: str | Path, # made if it isn't there; files of the same names are replaced
@@ -203,11 +261,12 @@ def smallest_sigma(model: VAE) -> str:
 
 def describe(model: VAE) -> str:
     "A table of the parts of a model with their parameter counts."
-    parts = [("encoder", model.encoder.network, f"{model.image_shape} -> {model.encoder.head.param_shape}"),
-             ("posterior", model.encoder.head, f"q(z|x) over {model.encoder.head.event_shape}"),
+    y = "" if model.labels is None else ", y"
+    parts = [("encoder", model.encoder.network, f"{model.image_shape}{y} -> {model.encoder.head.param_shape}"),
+             ("posterior", model.encoder.head, f"q(z|x{y}) over {model.encoder.head.event_shape}"),
              ("prior", model.prior, f"p(z) over {tuple(model.prior().event_shape)}"),
-             ("decoder", model.decoder.network, f"{model.decoder.in_shape} -> {model.decoder.head.param_shape}"),
-             ("likelihood", model.decoder.head, f"p(x|z) over {model.decoder.head.event_shape}" + smallest_sigma(model))]
+             ("decoder", model.decoder.network, f"{model.decoder.in_shape}{y} -> {model.decoder.head.param_shape}"),
+             ("likelihood", model.decoder.head, f"p(x|z{y}) over {model.decoder.head.event_shape}" + smallest_sigma(model))]
     rows = [(role, type(m).__name__, shape, f"{sum(p.numel() for p in m.parameters()):,}") for role, m, shape in parts]
     rows.append(("VAE", "", "", f"{sum(p.numel() for p in model.parameters()):,}"))
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
@@ -297,6 +356,8 @@ def _latent_dim(given: dict # the arguments of `create_vae`
     if maps is None: return min(most, max(16, 2 ** round(math.log2(math.prod(image_shape) / 48))))
     other = next((name for name, known in dict(encoder=("cnn", "resnet"), decoder=("cnn", "resnet"), posterior=("mean_field",)).items()
                   if not isinstance(given[name], str) or given[name] not in known), None)
+    if given["classes"] is not None:
+        raise InputError(f"latent_channels={maps!r} with classes={given['classes']!r}: the label has no place; expected one of them")
     if other: raise InputError(f"latent_channels={maps!r} with {other}={given[other]!r}: expected latents without places, "
                                "latent_dim=…, or networks \"cnn\" or \"resnet\" and a mean-field posterior")
     channels = check_channels(given["channels"], image_shape[1:])
@@ -328,7 +389,7 @@ def _plain(value):
     if value is None or isinstance(value, (str, bool)): return value
     if isinstance(value, Integral): return int(value)
     if isinstance(value, Real): return float(value)
-    if not callable(value): return [int(v) for v in value]
+    if not callable(value): return [v if isinstance(v, str) else int(v) for v in value]
     return {"own": getattr(value, "__name__", type(value).__name__)}
 
 # %% ../../nbs/models/01_vae.ipynb #7d3b0a11
@@ -344,20 +405,25 @@ def build(given: dict, # the arguments of `create_vae`
     if image_shape[2] in (1, 3, 4) and image_shape[0] > 4:
         warnings.warn(f"image_shape={image_shape} means {image_shape[0]} channels of "
                       f"{image_shape[1]}×{image_shape[2]} pixels; were the channels meant to come last?", stacklevel=3)
+    labels = None if given["classes"] is None else Labels(given["classes"])
+    own = {name: name if isinstance(given[name], nn.Module) else None for name in ("encoder", "decoder")}
     with torch.device(device) if device else nullcontext():
         q_head = posterior if isinstance(posterior, Head) else lookup("posterior", posterior, _posteriors)(latent_dim)
         p_head = _likelihood(image_shape, given["likelihood"], options)
         how = {name: given[name] for name in ("hidden", "channels", "kernel_size", "activation")}
         how["spatial"] = given["latent_channels"] is not None
-        to_latents = _network("encoder", given["encoder"], _encoders, image_shape, q_head.param_shape, **how)
-        to_images = _network("decoder", given["decoder"], _decoders, latent_dim, p_head.param_shape,
+        to_latents = _network("encoder", given["encoder"], _encoders, widened(image_shape, labels), q_head.param_shape, **how)
+        to_images = _network("decoder", given["decoder"], _decoders, *widened((latent_dim,), labels), p_head.param_shape,
                              float32_out=options.get("mean") == "identity", **how)
+        to_latents = labelled(to_latents, image_shape, labels, own["encoder"])
+        to_images = labelled(to_images, (latent_dim,), labels, own["decoder"])
         if prior is None: prior = GaussianPrior(latent_dim)
-    seen, shown = (n.out_shape if isinstance(n, Network) and n is not given[name] else None  # of one's own: by a trial run
+    seen, shown = (n.out_shape if isinstance(n, (Network, Labelled)) and n is not given[name] else None  # of one's own: by a trial run
                    for name, n in (("encoder", to_latents), ("decoder", to_images)))
     model = VAE(Conditional(to_latents, q_head, image_shape, seen),
                 Conditional(to_images, p_head, (latent_dim,), shown), prior)
-    model.config = {name: _plain(value) for name, value in (given | options).items()}
+    model.config = {name: _plain(value) for name, value in (given | options).items()
+                    if name != "classes" or value is not None}  # a model without classes is written down as ever
     return model
 
 # %% ../../nbs/models/01_vae.ipynb #5e1f0003
@@ -403,11 +469,14 @@ def create_vae(image_shape: "Sequence[int] | Data",     # (C, H, W), or the data
                sigma_floor: float | None = None,        # smallest σ of a Gaussian pixel; None: that of 8-bit rounding, 1/(255√12), or of flat data 0.02
                prior: nn.Module | None = None,          # p(z); None: the standard normal
                latent_channels: int | None = None,      # spatial latents: so many maps of the CNN's smallest size; None: a flat vector
+               classes: int | Sequence[str] | None = None, # conditional on a label: how many classes, or their names; None: no
                ) -> VAE:                                # untrained, on the CPU
     "Build a VAE from names, numbers and, where wanted, modules of your own."
     given = dict(locals())
     if isinstance(image_shape, Data): given |= settings_for(image_shape, given)
-    check_memory(lambda: build(dict(given), "meta"), {name: given[name] for name in SIZES})
+    labels = () if classes is None else Labels(classes)
+    if isinstance(labels, Labels) and labels.named: given["classes"] = labels.names
+    check_memory(lambda: build(dict(given), "meta"), {name: given[name] for name in SIZES} | {"classes": len(labels)})
     return build(given)
 
 # %% ../../nbs/models/01_vae.ipynb #5e1f0002
@@ -454,6 +523,76 @@ def prepare_images(model: VAE,                # for its image shape and device
         raise InputError(f"{argument} has shape {tuple(x.shape)}; expected "
                          f"({count or 'B'}, {', '.join(map(str, model.image_shape))})")
     return model.prepare(x, argument)
+
+# %% ../../nbs/models/01_vae.ipynb #d90abe66
+Batch = dict[str, torch.Tensor] # x: images (B, C, H, W), and for a conditional model y: labels (B,)
+
+
+def batches_for(model: VAE,
+                data: Data,
+                split: str,      # "train", "valid" or "test"
+                batch_size: int, # images in a batch, on each device
+                device: str | torch.device = "cpu", # where the batches go
+                **options,       # of `Data.batches`
+                ) -> Iterator[Batch]:
+    "The batches of an epoch, with their labels where the model needs them; an InputError at once if there are none."
+    if model.labels is None or model.y is not None:
+        if model.y is not None and model.y.ndim:
+            raise InputError(f"model: given(y) holds {len(model.y)} labels fixed, and the images come in batches; expected "
+                             "the model itself, with data that have labels, or a single label: model.given(3)")
+        return ({"x": x} for x in data.batches(split, batch_size, device=device, **options))
+    y = labels_of(model.labels, data, split)
+    batches = data.batches(split, batch_size, device=device, **options)
+    places = data.batch_indices(split, batch_size, **options)
+    return ({"x": x, "y": y[i.cpu()].to(device)} for x, i in zip(batches, places, strict=True))
+
+
+def bound(model: VAE,
+          batch: Batch | torch.Tensor, # of `batches_for`, or images alone
+          ) -> tuple[VAE, torch.Tensor]: # the model with the labels held fixed, if there are any; the images
+    "The model and the images of a batch."
+    if not isinstance(batch, dict): return model, batch
+    return model.given(batch.get("y")), batch["x"]
+
+
+def views_for(model: VAE, data: Data, split: str, batch_size: int,
+              **options, # of `batches_for`
+              ) -> Iterator[tuple[VAE, torch.Tensor]]:
+    "For each batch the model with its labels held fixed, if it needs any, and the images."
+    return (bound(model, batch) for batch in batches_for(model, data, split, batch_size, **options))
+
+
+def given_first(model: VAE, data: Data, split: str,
+                n: int | None = None, # so many images; None: all
+                ) -> VAE:
+    "The model with the labels of the first images of a split held fixed, if it needs any."
+    if model.labels is None or model.y is not None: return model
+    return model.given(labels_of(model.labels, data, split)[:n])
+
+
+def parts_of(model: VAE,
+             x: torch.Tensor, # images, or latents, (B, ...)
+             size: int,       # so many at a time
+             ) -> Iterator[tuple[VAE, torch.Tensor]]:
+    "Images in parts; of labels that `given` holds fixed, each part has its own."
+    if model.y is not None and model.y.ndim and len(model.y) != len(x):
+        raise InputError(f"y holds {len(model.y)} labels, for {len(x)} images; expected a single one, or one for each image")
+    return ((model.part(slice(i, i + size)), x[i:i + size]) for i in range(0, len(x), size))
+
+
+def check_labels(model: VAE, data: Data, split: str) -> None:
+    "Raise an InputError unless the split has the labels that the model needs."
+    if model.labels is not None and model.y is None: labels_of(model.labels, data, split)
+
+
+def check_one_label(model: VAE,
+                    what: str, # the function that needs it, for the message
+                    ) -> None:
+    "Raise an InputError if `given` holds several labels fixed: a grid of latents has no image that each could belong to."
+    y = check_model(model).y
+    if y is not None and y.ndim:
+        raise InputError(f"model: given(y) holds {tuple(y.shape)} labels fixed; {what} needs a single one, as "
+                         "model.given(3) holds")
 
 # %% ../../nbs/models/01_vae.ipynb #7d3b0a12
 class OwnActivation(nn.Module):
@@ -597,7 +736,7 @@ def check_recipe(config: dict,  # what config.json holds
     where = f"config.json in {str(folder)!r}"
     for name, value in config.items():
         numbers = value if isinstance(value, list) else [value]
-        if len(numbers) > 3 + len(weights) or any(isinstance(n, (int, float)) and abs(n) > LARGEST for n in numbers):
+        if name != "classes" and len(numbers) > 3 + len(weights) or any(isinstance(n, (int, float)) and abs(n) > LARGEST for n in numbers):
             raise InputError(f"{where} asks for another {name} than model.safetensors holds: too many, or too large")
     try: recipe = skeleton(config, modules)
     except InputError: raise

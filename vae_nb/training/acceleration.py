@@ -105,13 +105,13 @@ def compiled(rows: int,             # in a whole batch
         from torch._inductor import list_mode_options
         options = {**list_mode_options(mode), "fallback_random": True}
         fast = torch.compile(forward, dynamic=False, fullgraph=otherwise is not None, options=options)
-        def either(x, **keywords):
+        def either(x, *y, **keywords): # a network may take labels y beside x
             nonlocal fast
-            if fast is None or len(x) != rows or not torch.is_grad_enabled(): return forward(x, **keywords)
-            try: return fast(x, **keywords)
+            if fast is None or len(x) != rows or not torch.is_grad_enabled(): return forward(x, *y, **keywords)
+            try: return fast(x, *y, **keywords)
             except Exception as e: fast, error = None, e
-            if otherwise: otherwise(); return forward(x, **keywords)
-            out = forward(x, **keywords)  # an error of the network's own is raised here
+            if otherwise: otherwise(); return forward(x, *y, **keywords)
+            out = forward(x, *y, **keywords)  # an error of the network's own is raised here
             warnings.warn("compile: this network can't be compiled on this machine "
                           f"({type(error).__name__}: {' '.join(str(error).split())[:200]}); training goes on without")
             return out
@@ -154,11 +154,12 @@ Gradient = Callable[..., tuple[torch.Tensor, torch.Tensor]] # of (x, pixel_stats
 def capture_cuda_graph(gradient: Gradient,              # leaves gradients in the parameters
                        parameters: list[nn.Parameter],  # that have no gradient yet
                        x: torch.Tensor,                 # images on a GPU
-                       numbers: dict[str, float],       # what else changes from step to step
+                       numbers: dict[str, float | torch.Tensor], # what else changes from step to step, as y
                        ) -> Gradient:                   # `replay(x, **numbers)` does the same with others
     "Capture what the GPU does in a call."
     x, now, graph = x.clone(), dict(numbers), torch.cuda.CUDAGraph()
-    tensors = {name: torch.tensor(float(n), device=x.device) for name, n in numbers.items()}
+    tensors = {name: n.clone() if isinstance(n, torch.Tensor) else torch.tensor(float(n), device=x.device)
+               for name, n in numbers.items()}
     noise = torch.cuda.default_generators[x.device.index]
     before = noise.get_state()
     try:
@@ -170,7 +171,8 @@ def capture_cuda_graph(gradient: Gradient,              # leaves gradients in th
     def replay(others, **numbers):
         x.copy_(others)
         for name, n in numbers.items():
-            if n != now[name]: tensors[name].fill_(n)
+            if isinstance(n, torch.Tensor): tensors[name].copy_(n)
+            elif n != now[name]: tensors[name].fill_(n)
         now.update(numbers)
         graph.replay()
         for p, g in zip(parameters, gradients): p.grad = g
@@ -207,9 +209,9 @@ def with_cuda_graph(gradient: Gradient,             # see `capture_cuda_graph`
 def checkpointed(forward: Forward) -> Forward: # wrapper for `patched_forward`
     "Keep few activations and compute the others again for the gradient (Chen et al. 2016)."
     layers = getattr(getattr(forward, "__self__", None), "layers", None)
-    def again(x):
-        if not torch.is_grad_enabled(): return forward(x)
-        if not isinstance(layers, nn.Sequential): return checkpoint(forward, x, use_reentrant=False)
+    def again(x, *y):
+        if not torch.is_grad_enabled(): return forward(x, *y)
+        if not isinstance(layers, nn.Sequential): return checkpoint(forward, x, *y, use_reentrant=False)
         size = max(1, round(len(layers) ** 0.5))
         *segments, last = (layers[i:i + size] for i in range(0, len(layers), size))  # the last one's gradient is next
         for segment in segments: x = checkpoint(segment, x, use_reentrant=False)

@@ -28,7 +28,10 @@ from ..core import INACTIVE_KL, Terms, kl_per_dimension, moments_of
 from ..data.splits import Data
 from ..data.loading import AnySource, as_data
 from ..distributions.beta_nll import beta_score, check_beta
-from ..models.vae import VAE, check_images_for, check_model, check_rebuildable, evaluating
+from ..models.tensor_files import digest
+from ..networks.labels import labels_of
+from ..models.vae import (VAE, Batch, batches_for, bound, check_images_for, check_labels, check_model, check_rebuildable,
+                               evaluating)
 from .acceleration import (PRECISIONS, CompileMode, Precision, Step, accelerated, compile_mode,
                                           network_dtype)
 from .devices import (ONE_TRAINING, CtrlC, Share, any_process, ctrl_c_waits, main_first, only_main_warns,
@@ -101,7 +104,7 @@ def fit(model: VAE,            # trained in place
         if not run.epoch: INITS[init](model, data.train)
         start = mean_elbo(run, data)
 
-        def add_gradient(x, pixel_stats=False, n_images=None, **weights): # n_images: of the batch, if x is a part of it
+        def add_gradient(x, pixel_stats=False, n_images=None, **weights): # n_images: of the batch, if x is a part; weights: y too
             value, sums = parallel_step(x, pixel_stats=pixel_stats, **weights) # batch -> terms -> sum of the objective
             value.backward(torch.full_like(value, -1 / (n_images or len(x))))  # the loss is its negative mean
             return value.detach(), sums  # nothing may hold autograd's graph while a CUDA graph is captured
@@ -118,18 +121,19 @@ def fit(model: VAE,            # trained in place
             while not run.done:
                 bar.set_description(f"epoch {run.epoch + 1}/{s['epochs']}")
                 train_mode(model); seed_epoch(s["seed"], run.epoch, share["rank"], device)
-                sums, weights, batches = Sums(), {}, epoch_batches(data, total, run.epoch, s["seed"], device, share)
-                for i, x in enumerate(batches, run.epoch * steps):
+                sums, weights = Sums(), {}
+                batches = epoch_batches(model, data, total, run.epoch, s["seed"], device, share)
+                for i, batch in enumerate(batches, run.epoch * steps):
                     t, pixel_stats = i / (s["epochs"] * steps), i % steps % 20 == 0
                     if callable(kl): weights = {"kl_weight": kl(t)}
                     set_rates(opt, SCHEDULES[s["schedule"]](t))
-                    pieces = x.tensor_split(n_pieces(len(x), s))
-                    n_images = {} if len(pieces) == 1 else {"n_images": len(x)}
+                    pieces = in_pieces(batch, n_pieces(len(batch["x"]), s))
+                    n_images = {} if len(pieces) == 1 else {"n_images": len(batch["x"])}
                     for piece in pieces:  # devices exchange gradients once, after the last
                         with nullcontext() if piece is pieces[-1] else accelerator.no_sync(parallel_step):
-                            value, numbers = backward(piece, pixel_stats, **n_images, **weights)
+                            value, numbers = backward(pixel_stats=pixel_stats, **piece, **n_images, **weights)
                         if pixel_stats or device.type == "cpu": check_step(run, step, piece, value, ctrl_c, i + 1)
-                        sums.add(numbers, len(piece))
+                        sums.add(numbers, len(piece["x"]))
                     if grad_clip: accelerator.clip_grad_norm_(model.parameters(), s["grad_clip"])
                     opt.step(); opt.zero_grad()
                     advance(bar, sums if pixel_stats else None)
@@ -166,10 +170,11 @@ class TrainingStep(Step):
     def forward(self,
                 x: torch.Tensor,             # images (B, C, H, W), uint8 or float in [0, 1]
                 pixel_stats: bool = False,   # report σ and the squared error too?
+                y: torch.Tensor | None = None, # labels (B,) of a conditional model
                 **weights: float | torch.Tensor, # kl_weight, where it changes during training
                 ) -> tuple[torch.Tensor, torch.Tensor]: # scalar; (4,): objective, elbo, reconstruction, kl; or (6,)
         with torch.autocast(x.device.type, self.dtype, enabled=self.dtype is not None):
-            terms = self.model.forward_unchecked(x, self.k, self.score)  # `fit` has checked the images
+            terms = self.model.forward_unchecked(x, self.k, self.score, y)  # `fit` has checked them
         with torch.autocast(x.device.type, enabled=False): return self.values(terms, pixel_stats, **weights)
 
     def values(self, terms: Terms, pixel_stats: bool, **weights) -> tuple[torch.Tensor, torch.Tensor]:
@@ -327,9 +332,19 @@ def checked_settings(given: dict, # the arguments of `fit`
     check_run(given, s, data)
     s["code"] = {name: code_of(s[name]) for name in ("objective", "optimizer")}
     s["data"] = data.name if given["out"] is None else data.digest
+    s |= labels_digest(given["model"], data)
     s |= {name: function_name(s[name]) for name in ("objective", "optimizer")}
     s |= dict(kl_weight=kl_weight_name(s["kl_weight"]), images=len(data.train), devices=processes().num_processes)
     return s | {f"{name} of the model": value for name, value in (given["model"].config or {}).items()}
+
+# %% ../../nbs/training/08_fit.ipynb #6b352ee4
+def labels_digest(model: VAE,
+                  data: Data, # loaded
+                  ) -> dict[str, str]: # for the settings; {} if the model knows no labels
+    "What tells the labels of the training from others."
+    if model.labels is None: return {}
+    y = [labels_of(model.labels, data, split) for split in ("train", "valid")]
+    return {"labels": digest(*(part.numpy().tobytes() for part in y))[:32]}
 
 # %% ../../nbs/training/08_fit.ipynb #b3231d62
 def hyper_parameters(given: dict, # the arguments of `fit`
@@ -353,8 +368,8 @@ def log_reconstructions(accelerator: "Accelerator", # with trackers or without
     if not trackers or run.epoch & (run.epoch - 1) and not run.done: return
     split = "valid" if len(data.valid) else "train"
     with evaluating(run.model):
-        x = next(data.batches(split, min(8, len(data[split])), shuffle=False))
-        p = moments_of(run.model.reconstruct(x))
+        model, x = bound(run.model, next(batches_for(run.model, data, split, min(8, len(data[split])), shuffle=False)))
+        p = moments_of(model.reconstruct(x))
         rows = torch.stack([x, p.mean, 2 * p.stddev]).clamp(0, 1)  # (3, 8, C, H, W)
     if rows.shape[2] not in (1, 3): rows = rows.mean(2, keepdim=True)
     picture = (255 * rows.permute(0, 3, 1, 4, 2).flatten(0, 1).flatten(1, 2)).round().byte()  # (3H, 8W, C)
@@ -376,6 +391,8 @@ def check_run(given: dict, # the arguments of `fit`
     if out is not None: check_rebuildable(model)
     if data.image_shape != model.image_shape:
         raise InputError(f"data has images of shape {data.image_shape}; the model expects {model.image_shape}")
+    if model.y is not None: raise InputError("model: given(y) holds labels fixed; expected the model itself, as data has the labels")
+    for split in ("train", "valid"): check_labels(model, data, split)
     if s["accumulate"] > 1 and s["batch_size"] * s["accumulate"] > len(data.train) // world:
         raise InputError(f"batch_size={s['batch_size']} times accumulate={s['accumulate']} is larger than the data: "
                          f"train has {len(data.train) // world} images" + (" for each device" if world > 1 else ""))
@@ -398,7 +415,7 @@ def checked_step(step: TrainingStep,
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             train_mode(model)
-            step(next(data.batches("train", 1, shuffle=False)))
+            step(**next(batches_for(model, data, "train", 1, shuffle=False)))
     except ValueError as e: raise InputError(f"batch_size=1 does not work with this model or objective: {e}") from None
     finally:
         model.train(training)
@@ -419,7 +436,7 @@ def validate(run: Run, data: Data, device: torch.device,
     if not all(p.isfinite().all() for p in run.model.parameters()): stop(run, step, diagnose(run.model, data.train[:2]))
     if not len(data.valid): return {}
     share = own_share()
-    batches = data.batches("valid", run.settings["batch_size"], device=device, **share)
+    batches = batches_for(run.model, data, "valid", run.settings["batch_size"], device, **share)
     seed = run.settings["seed"] + share["rank"]  # other noise for the images of another device
     found = measure(run.model, batches, seed=seed, reduce=sum_over_processes)
     if not math.isfinite(found["elbo"]): stop(run, step, "the ELBO of the validation images")
@@ -435,13 +452,19 @@ def epoch_steps(data: Data,
     return len(sizes) - (len(sizes) > 1 and sizes[-1] == 1 < total)
 
 
-def epoch_batches(data: Data, total: int, epoch: int, seed: int, device: torch.device, share: Share,
-                  ) -> Iterator[torch.Tensor]: # (B, C, H, W)
+def epoch_batches(model: VAE, data: Data, total: int, epoch: int, seed: int, device: torch.device, share: Share,
+                  ) -> Iterator[Batch]: # x (B, C, H, W), and y (B,) if the model is conditional
     "The training batches of an epoch; a last one of a single image goes with the one before."
-    batches = iter(data.batches("train", total, epoch, seed, device, **share))
+    batches = iter(batches_for(model, data, "train", total, device, epoch=epoch, seed=seed, **share))
     yield from islice(batches, epoch_steps(data, total, share) - 1)
     *before, last = batches
-    yield torch.cat([*before, last]) if before else last
+    yield {name: torch.cat([*(batch[name] for batch in before), last[name]]) for name in last} if before else last
+
+
+def in_pieces(batch: Batch, n: int) -> list[Batch]:
+    "A batch in `n` pieces."
+    parts = zip(*(t.tensor_split(n) for t in batch.values()))
+    return [dict(zip(batch, part)) for part in parts]
 
 
 def n_pieces(n: int,  # images in a batch
@@ -509,7 +532,7 @@ def diagnose(model: VAE,      # any
 
 # %% ../../nbs/training/08_fit.ipynb #43a93c32
 def check_step(run: Run, step: TrainingStep,
-               x: torch.Tensor,     # images of the step
+               batch: Batch,        # of the step
                value: torch.Tensor, # scalar, the sum of their objective
                ctrl_c: CtrlC,       # was it pressed in this process?
                number: int,         # of the step
@@ -519,7 +542,7 @@ def check_step(run: Run, step: TrainingStep,
     if broken:
         share = own_share()
         where = f", on device {share['rank']}" if share["world"] > 1 else ""
-        stop(run, number, None if value.isfinite() else diagnose(step.model, x, step.k, step.score) + where)
+        stop(run, number, None if value.isfinite() else diagnose(*bound(step.model, batch), step.k, step.score) + where)
     if interrupted: raise KeyboardInterrupt
 
 
@@ -540,8 +563,9 @@ def warn_of_collapse(model: VAE, # trained
                      data: Data, # it was trained on
                      ) -> None:
     "Warn if at least 19 in 20 latents are inactive and all together have less than one nat, on 256 images."
-    x = next(data.batches("valid" if len(data.valid) else "train", 256, shuffle=False))
-    with evaluating(model): kl = kl_per_dimension(model.encode(x), model.prior()).mean(0)  # (L,)
+    batch = next(batches_for(model, data, "valid" if len(data.valid) else "train", 256, shuffle=False))
+    own, x = bound(model, batch)
+    with evaluating(own): kl = kl_per_dimension(own.encode(x), own.prior()).mean(0)  # (L,)
     inactive = (kl < INACTIVE_KL).sum().item()
     if inactive < 0.95 * len(kl) or kl.sum() >= 1: return
     warnings.warn(f"posterior collapse: {inactive} of {len(kl)} latents have a KL below {INACTIVE_KL} nats, together "
@@ -554,8 +578,8 @@ def mean_elbo(run: Run, data: Data) -> float: # nats per image
     "The true ELBO of some 256 images."
     size, split = run.settings["batch_size"], "valid" if len(data.valid) else "train"
     with evaluating(run.model):
-        return torch.cat([elbo(run.model(x)) for x in islice(data.batches(split, size, shuffle=False), -(-256 // size))]
-                         ).mean().item()
+        batches = islice(batches_for(run.model, data, split, size, shuffle=False), -(-256 // size))
+        return torch.cat([elbo(model(x)) for model, x in (bound(run.model, batch) for batch in batches)]).mean().item()
 
 
 def warn_of_failure(run: Run,     # that has ended

@@ -14,7 +14,7 @@ import torch
 
 from ..basics.checks import InputError
 from ..core import Terms
-from ..models.vae import VAE, evaluating, prepare_images
+from ..models.vae import VAE, Batch, bound, evaluating, prepare_images
 
 # %% ../../nbs/training/00_objectives.ipynb #656f496b
 def elbo(terms: Terms,           # one pass of a batch of B images
@@ -66,7 +66,7 @@ def metrics_of(terms: Terms,                # one pass of a batch of B images
 
 # %% ../../nbs/training/00_objectives.ipynb #8e010b2d
 def measure(model: VAE,                      # any
-            batches: Iterable[torch.Tensor], # of images (B, C, H, W), uint8 or float in [0, 1]
+            batches: Iterable[torch.Tensor | Batch], # of images (B, C, H, W), uint8 or float in [0, 1], or of `batches_for`
             k: int = 1,                      # samples of z for each image
             seed: int = 0,                   # of these samples
             reduce: Callable[[torch.Tensor], torch.Tensor] | None = None, # sums over devices; None: only this one
@@ -74,10 +74,11 @@ def measure(model: VAE,                      # any
     "Averages over all images of the true ELBO, its parts, σ, and the error of the mean reconstruction."
     total = torch.zeros(len(REPORTED) + 1, dtype=torch.float64)  # the numbers, and how many images
     with evaluating(model, seed):
-        for x in batches:
-            x = prepare_images(model, x)
-            error = (model.reconstruct(x).mean - x).square().flatten(1).mean(1)  # (B,)
-            found = metrics_of(model(x, k)) | {"rmse": error}                    # the root is taken of the mean
+        for batch in batches:
+            own, x = bound(model, batch)
+            x = prepare_images(own, x)
+            error = (own.reconstruct(x).mean - x).square().flatten(1).mean(1)  # (B,)
+            found = metrics_of(own(x, k)) | {"rmse": error}                    # the root is taken of the mean
             sums = torch.stack([found[name] for name in REPORTED]).sum(1).cpu().double()
             total += torch.cat([sums, sums.new_tensor([len(x)])])
     *sums, n = total if reduce is None else reduce(total).cpu()
