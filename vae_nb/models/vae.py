@@ -366,7 +366,7 @@ def _latent_dim(given: dict # the arguments of `create_vae`
     raise InputError(f"latent_dim={latent_dim!r} with latent_channels={maps}, which makes it {count}: expected one of them")
 
 # %% ../../nbs/models/01_vae.ipynb #8431672c
-FLAT_SHARE, FLAT_SIGMA_FLOOR = 0.2, 0.02
+FLAT_SHARE, FLAT_SIGMA_FLOOR = 0.2, 0.01
 
 
 def flat_share(data: Data) -> float: # from 0 to 1
@@ -466,7 +466,7 @@ def create_vae(image_shape: "Sequence[int] | Data",     # (C, H, W), or the data
                activation: Activation | None = None,    # name of the nonlinearity, or a module class; None: ReLU, SiLU of a "resnet"
                mean: LinkName | None = None,            # link: "sigmoid" (Gaussian, if None) or "identity" (discretised)
                sigma: float | None = None,              # fixed σ of homoscedastic noise; None: learned
-               sigma_floor: float | None = None,        # smallest σ of a Gaussian pixel; None: that of 8-bit rounding, 1/(255√12), or of flat data 0.02
+               sigma_floor: float | None = None,        # smallest σ of a Gaussian pixel; None: that of 8-bit rounding, 1/(255√12), or of flat data 0.01
                prior: nn.Module | None = None,          # p(z); None: the standard normal
                latent_channels: int | None = None,      # spatial latents: so many maps of the CNN's smallest size; None: a flat vector
                classes: int | Sequence[str] | None = None, # conditional on a label: how many classes, or their names; None: no

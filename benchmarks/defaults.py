@@ -1,0 +1,100 @@
+"""How good is what one gets without a single option, and what would other choices give?
+
+For four kinds of images: a model by `create_vae(data)`, trained by `fit(model, data)`, beside models that differ from it in one
+choice, and beside the settings that `create_vae` and `fit` have when they are given a shape and ten epochs. For two kinds of images with a known noise: is
+the learned σ the true one? Writes benchmarks/defaults.json: settings, numbers, seconds of one thread, versions. Two or three
+hours of one core; it can be stopped, goes on, and may run several times side by side (--kinds)."""
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+
+import vae_nb as v
+from icons import icons
+from made_with import made_with
+from vae_nb.models.tensor_files import replace_file
+from vae_nb.training.fit import STEPS
+
+RESULT = Path(__file__).with_suffix(".json")
+RESNET = dict(encoder="resnet", decoder="resnet")
+ROWS = {  # name -> options of create_vae, and of fit; "share": of the steps that fit would take
+    "defaults": (dict(), dict()),
+    "ten epochs of 128, 16 latents": (dict(latent_dim=16, sigma_floor=v.create_vae((1, 4, 4)).decoder.head.sigma_floor), dict(epochs=10)),
+    "σ floor of 8-bit rounding": (dict(sigma_floor=1 / (255 * 12 ** 0.5)), dict()),
+    "σ floor 0.01": (dict(sigma_floor=0.01), dict()),
+    "σ floor 0.02": (dict(sigma_floor=0.02), dict()),
+    "residual networks, as long": (RESNET, dict(share=0.37)),
+}
+MORE = {  # tried on one kind only
+    "ReLU": (dict(activation="relu"), dict()), "SiLU": (dict(activation="silu"), dict()),
+    "16 latents": (dict(latent_dim=16), dict()), "128 latents": (dict(latent_dim=128), dict()),
+    "batches of 128, as many images": (dict(), dict(batch_size=128, share=0.25)),
+    "learning rate 0.001": (dict(), dict(lr=1e-3)), "learning rate 0.004": (dict(), dict(lr=4e-3)),
+}
+KINDS = "icons", "photo-patches", "sprites", "mnist-10k"
+NOISES = {"noisy-pixelwise": dict(), "noisy-imagewise": dict(noise="imagewise")}
+
+
+def loaded(kind):
+    if kind != "icons": return v.load_data(kind, progress=False)
+    return v.load_data(icons(4000, 32), progress=False)
+
+
+def trained(data, model, fit, seed):
+    "A model, and the seconds of processor time that its training took."
+    torch.manual_seed(seed)
+    model, fit, start = v.create_vae(data, **model), dict(fit), time.process_time()
+    if share := fit.pop("share", None):
+        steps = share * STEPS
+        fit["epochs"] = round(steps * fit.setdefault("batch_size", 32) / len(data.train))
+        fit = dict(lr=2e-3, schedule="warmup") | fit
+    history = v.fit(model, data, seed=seed, progress=False, **fit)
+    return model, history, time.process_time() - start
+
+
+def against_truth(model, data):
+    "Of the test images: mean of learned over true σ, and their rank correlation."
+    from scipy.stats import spearmanr
+    x, true = torch.as_tensor(data.test[:]), data.truth["test"]["sigma"]
+    with v.evaluating(model): sigma = model.reconstruct(x).stddev
+    if true[0].numel() == 1: sigma, true = sigma.flatten(1).mean(1), true.flatten()
+    ratio = (sigma / true).flatten()
+    return dict(mean_ratio=ratio.mean().item(), ratios_5_to_95=np.quantile(ratio, [0.05, 0.95]).tolist(),
+                rank=float(spearmanr(sigma.flatten(), true.flatten()).statistic))
+
+
+def run(kind, name, seed):
+    data = loaded(kind)
+    model, fit = (NOISES.get(kind, {}), {}) if kind in NOISES else (ROWS | MORE)[name]
+    model, history, seconds = trained(data, model, fit, seed)
+    row = dict(kind=kind, name=name, seed=seed, training_cpu_seconds=round(seconds), epochs=len(history), steps=history[-1]["step"],
+               config={key: model.config[key] for key in ("latent_dim", "activation", "sigma_floor", "encoder")},
+               valid=v.evaluate(model, data, "valid"), test=v.evaluate(model, data))
+    return row | (dict(truth=against_truth(model, data)) if kind in NOISES else {})
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kinds", nargs="+", default=[*NOISES, *KINDS], help="of images")
+    parser.add_argument("--seeds", type=int, default=1)
+    given = parser.parse_args()
+    for seed in range(given.seeds):
+        for kind in given.kinds:
+            names = ["defaults"] if kind in NOISES else [*ROWS, *(MORE if kind == "icons" else {})]
+            for name in names:
+                rows = json.loads(RESULT.read_text())["runs"] if RESULT.exists() else []
+                if any((row["kind"], row["name"], row["seed"]) == (kind, name, seed) for row in rows): continue
+                row = run(kind, name, seed)
+                print({key: row[key] for key in ("kind", "name", "training_cpu_seconds", "valid")}, row.get("truth", ""), flush=True)
+                rows = json.loads(RESULT.read_text())["runs"] if RESULT.exists() else []  # another process may have added some
+                text = json.dumps(dict(script="benchmarks/defaults.py", **made_with(), runs=[*rows, row]), indent=1, ensure_ascii=False)
+                replace_file(RESULT, lambda path: path.write_text(text + "\n"))
+
+
+if __name__ == "__main__": main()
