@@ -379,7 +379,7 @@ COMMANDS = {  # a right command -> its options, and the family of each that is t
 ALONE = {  # whole lines
     "train --beta 0.5": r"--beta 0.5. Did you mean --beta-nll or --kl-weight\?",
     "train --gpu 1": "unrecognized arguments: --gpu 1$", "train --dropout 0.1": "--dropout 0.1$",
-    "train --latent 4": r"Did you mean --latent-dim\?", "train --learning-rate 1": r"Did you mean --lr\?",
+    "train --latent 4": r"Did you mean --latent-dim or --latent-channels\?", "train --learning-rate 1": r"Did you mean --lr\?",
     "train --epoch 3": r"Did you mean --epochs\?", "train --kl 3": r"Did you mean --kl-weight\?",
     "train --see 3": r"--see 3. Did you mean --seed\?", "train --lattent-dim 4": r"Did you mean --latent-dim\?",
     "evaluate run --beta 1": "--beta 1$", "sample run --output a.png": r"Did you mean --out\?",

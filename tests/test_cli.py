@@ -30,6 +30,7 @@ from vae_nb.training.runs import RUN_FILES, History
 
 TINY = ("--encoder mlp --decoder mlp --hidden 16 --latent-dim 3 --sigma-floor 0.05 "
         "--batch-size 50 --epochs 2 --no-progress")
+OPEN = TINY.replace("--epochs 2 ", "")
 NUMBERS = ["elbo", "reconstruction", "kl", "rmse", "sigma"]
 FIGURES = ["history.png", "neighbourhood.png", "pipeline.png", "prior.png", "traversal.png"]
 
@@ -198,6 +199,43 @@ def test_latents_with_places_from_the_terminal(cli, monkeypatch):
     models = []
     cli("train --limit 100 --encoder resnet --channels 4 4 --latent-channels 3")
     assert (models[0].latent_dim, models[0].config["latent_channels"]) == (3 * 7 * 7, 3)
+
+
+def test_what_is_left_open_follows_from_the_images(cli, monkeypatch):
+    monkeypatch.setattr("vae_nb.training.fit.STEPS", 12)
+    code, out, err = cli("train --data mnist-10k --limit 100 --encoder mlp --decoder mlp --hidden 4 --latent-dim 2")
+    assert code == 0 and "chosen by the number of images: epochs=10, batch_size=32, lr=0.002, schedule='warmup'" in out
+    assert "σ ≥ 0.01" in out  # digits are flat
+    record = json.loads(Path("runs/mnist-10k/run.json").read_text())["fit"]
+    assert [record[name] for name in ("epochs", "batch_size", "lr", "schedule")] == [10, 32, 0.002, "warmup"]
+    assert cli("train --resume --out runs/mnist-10k")[0] == 0  # it is finished
+
+
+def test_minutes_make_epochs(cli, monkeypatch):
+    monkeypatch.setattr("vae_nb.cli.seconds_per_epoch", lambda *_, **__: 10.0)
+    code, out, _ = cli(f"train {OPEN} --limit 100 --minutes 0.51 --out timed")
+    assert code == 0 and "epochs=3" in out
+    assert json.loads(Path("timed/run.json").read_text())["fit"]["epochs"] == 3
+    for words, message in (("--minutes 0.1", "takes about 0.17 minutes here"), ("--minutes 1 --epochs 2", "expected one of them"),
+                           ("--minutes -1", "--minutes=-1"), ("--minutes 1 --resume --out timed", "expected no resume")):
+        code, _, err = cli(f"train {OPEN} --limit 100 {words}")
+        assert code == 2 and message in err, err
+
+
+def test_the_time_is_kept_on_a_machine_that_becomes_slower(cli, monkeypatch):
+    monkeypatch.setattr("vae_nb.cli.seconds_per_epoch", lambda *_, **__: 1e-5)
+    code, out, _ = cli(f"train {OPEN} --limit 100 --minutes 0.05 --out timed")
+    assert code == 0 and "Time is up." in out and "goes on with the training" in out
+
+
+def test_recipes_by_name(cli, monkeypatch):
+    got = []
+    monkeypatch.setattr("vae_nb.cli.train_model", lambda model, data, out, options, name: got.append((model, data, options)) or [])
+    for words in ("--recipe icons", "--recipe photos --latent-dim 3"): cli(f"train --limit 100 --encoder mlp --decoder mlp --hidden 4 {words}")
+    (icons, _, _), (photos, data, options) = got
+    assert icons.latent_dim == 128 and icons.config["sigma_floor"] == 0.01
+    assert photos.latent_dim == 3 and options["augment"] == "flip" and data.augment == "flip"
+    assert "did you mean 'icons'" in cli("train --recipe icon")[2].lower()
 
 
 def test_a_switch_that_may_have_a_value(cli, monkeypatch):
@@ -568,9 +606,9 @@ def test_train_as_another_run(cli, trained):
         assert code == 2 and message in err and err.count("\n") == 1, err
         Path("a.json").unlink(missing_ok=True)
         assert files(".") == before
-    from vae_nb.training.runs import _record_digest
+    from vae_nb.training.runs import record_digest
     newer = {**record, "fit": {**record["fit"], "magic": 3}}
-    Path("a.json").write_text(json.dumps({**newer, "sha256": _record_digest(newer)}))
+    Path("a.json").write_text(json.dumps({**newer, "sha256": record_digest(newer)}))
     assert "has options that this version of vae_nb" in cli("train --config a.json")[2]
     assert "expected no resume" in cli(f"train --config {trained}/run.json --resume --out {trained}")[2]
 
@@ -637,7 +675,7 @@ BAD = {
     "train --seed -1": "--seed=-1: expected an integer of at least 0",
     "train --latent-dim 0": "--latent-dim=0: expected an integer of at least 1",
     "train --latent-dim 2.5": "--latent-dim=2.5: expected an integer",
-    "train --encoder cmm": "--encoder='cmm' is not known; known are 'cnn', 'mlp'.",
+    "train --encoder cmm": "--encoder='cmm' is not known; known are 'cnn', 'resnet', 'mlp'.",
     "train --encoder mlp --hidden 0": "--hidden[0]=0: expected",
     "train --activation rellu": "--activation='rellu' is not known",
     "train --posterior full": "--posterior='full' is not known",
@@ -769,8 +807,8 @@ def few(monkeypatch, n=200):
 
 def test_demo_again(cli, monkeypatch, offline):
     few(monkeypatch)
-    monkeypatch.setattr("vae_nb.cli.seconds_per_epoch", lambda *_, **__: 1.0)
-    first, second = (cli("demo --seconds 10 --no-progress --out here") for _ in range(2))
+    monkeypatch.setattr("vae_nb.cli.seconds_per_epoch", lambda *_, **__: 70.0)
+    first, second = (cli("demo --seconds 200 --no-progress --out here") for _ in range(2))
     assert first == second and first[0] == 0 and "Training for 2 epochs" in first[1]
     assert files("here") == sorted([*RUN_FILES, "figures", *(f"figures/{name}" for name in FIGURES)])
     assert "elbo" in first[1] and all(f"here/figures/{name}" in first[1] for name in FIGURES)

@@ -149,7 +149,7 @@ def chosen_settings(options: dict, # as typed
     from vae_nb.training.fit import open_settings, print_open_settings
     if minutes is not None: found = settings_within(minutes, model, data, options)
     else: found = open_settings(settings_by_function(options)["fit"], len(data.train))
-    print_open_settings(found, options.get("progress", True) or "lines")
+    print_open_settings(found, "lines", sys.stdout)
     return found
 
 

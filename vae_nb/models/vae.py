@@ -378,10 +378,11 @@ def flat_share(data: Data) -> float: # from 0 to 1
 def settings_for(data: Data,
                  given: dict, # the arguments of `create_vae`
                  ) -> dict:   # those that follow from the data
-    "The shape of the images, and the floor of a pixelwise Gaussian."
+    "The shape of the images, a smooth nonlinearity, and the floor of a pixelwise Gaussian."
     pixelwise = given["likelihood"] == "gaussian" and given["noise"] in (None, "pixelwise")
     flat = pixelwise and given["sigma_floor"] is None and flat_share(data) >= FLAT_SHARE
-    return dict(image_shape=data.image_shape) | (dict(sigma_floor=FLAT_SIGMA_FLOOR) if flat else {})
+    smooth = dict(activation="silu") if given["activation"] is None else {}
+    return dict(image_shape=data.image_shape) | smooth | (dict(sigma_floor=FLAT_SIGMA_FLOOR) if flat else {})
 
 # %% ../../nbs/models/01_vae.ipynb #11f96021
 def _plain(value):
@@ -453,7 +454,7 @@ def check_memory(build: Callable[[], nn.Module], # makes the model
                                                     f"this machine has {there / 2 ** 30:,.0f} GiB"))
 
 # %% ../../nbs/models/01_vae.ipynb #cbc9cc0a
-def create_vae(image_shape: "Sequence[int] | Data",     # (C, H, W), or the data: then the floor of σ follows from them too
+def create_vae(image_shape: "Sequence[int] | Data",     # (C, H, W), or the data: then more follows from them, see `settings_for`
                latent_dim: int | None = None,           # length L of the latent vector; None: 16 for digits, 64 for 3×32×32, at most 256
                encoder: NetworkChoice = "cnn",          # "cnn", "resnet", "mlp", or a module: (n, C, H, W) to (n, *param_shape)
                decoder: NetworkChoice = "cnn",          # "cnn", "resnet", "mlp", or a module: (n, L) to (n, *param_shape)
@@ -463,7 +464,7 @@ def create_vae(image_shape: "Sequence[int] | Data",     # (C, H, W), or the data
                hidden: Sequence[int] = (512, 256),      # widths of an MLP encoder; the decoder mirrors them; (): linear
                channels: Sequence[int] | None = None,   # of a CNN encoder, one per halving; (): none; None: by the image
                kernel_size: int = 3,                    # of the CNN's convolutions, odd
-               activation: Activation | None = None,    # name of the nonlinearity, or a module class; None: ReLU, SiLU of a "resnet"
+               activation: Activation | None = None,    # name of the nonlinearity, or a module class; None: ReLU; SiLU of a "resnet" and with data
                mean: LinkName | None = None,            # link: "sigmoid" (Gaussian, if None) or "identity" (discretised)
                sigma: float | None = None,              # fixed σ of homoscedastic noise; None: learned
                sigma_floor: float | None = None,        # smallest σ of a Gaussian pixel; None: that of 8-bit rounding, 1/(255√12), or of flat data 0.01

@@ -15,7 +15,7 @@ from contextlib import ExitStack, nullcontext
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, Literal, NoReturn, TextIO
 
 from accelerate.tracking import GeneralTracker
 import numpy as np
@@ -301,10 +301,13 @@ def open_settings(given: dict, # the arguments of `fit`
 
 
 def print_open_settings(found: dict, # what `open_settings` gave
-                        progress: Progress) -> None:
+                        progress: Progress,
+                        file: TextIO | None = None, # None: stderr
+                        ) -> None:
     "Say which settings were chosen, if epochs are among them."
     if "epochs" not in found or not shown_progress(progress): return
-    print("chosen by the number of images:", ", ".join(f"{name}={value!r}" for name, value in found.items()), file=sys.stderr)
+    text = ", ".join(f"{name}={value!r}" for name, value in found.items())
+    print("chosen by the number of images:", text, file=file or sys.stderr, flush=True)
 
 
 def out_of_patience(run: Run) -> str: # a line
