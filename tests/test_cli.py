@@ -176,7 +176,7 @@ def test_every_value_reaches_its_function(cli, monkeypatch):
         create_vae=dict(latent_dim=3, encoder="mlp", decoder="cnn", posterior="full_covariance", likelihood="gaussian",
                         noise="homoscedastic", hidden=[32, 8], channels=[4, 4], kernel_size=5, activation="gelu",
                         mean="identity", sigma=0.2, sigma_floor=0.01, classes=None),
-        fit=dict(epochs=1, batch_size=4, lr=0.002, objective="iwae", k=2, beta_nll=None, kl_weight=1,
+        fit=dict(epochs=1, batch_size=4, lr=0.002, noise_warmup=0.0, objective="iwae", k=2, beta_nll=None, kl_weight=1,
                  schedule="constant", grad_clip=1.5, patience=3, precision="bf16", compile=True,
                  checkpoint_activations=True, accumulate=2, out=Path("out"), tracker="x", optimizer="muon",
                  init="data_mean", seed=7, progress="lines", overwrite=True))
@@ -184,7 +184,7 @@ def test_every_value_reaches_its_function(cli, monkeypatch):
         "train --data images --root cache --limit 9 --valid 2 --binarize dynamic --seed 7 --resize 14 12 --no-progress "
         "--test more --latent-dim 3 --encoder mlp --decoder cnn --posterior full_covariance --likelihood gaussian "
         "--noise homoscedastic --hidden 32 8 --channels 4 4 --kernel-size 5 --activation gelu --mean identity "
-        "--sigma 0.2 --sigma-floor 0.01 --classes none --epochs 1 --batch-size 4 --lr 2e-3 --objective iwae --k 2 --beta-nll none "
+        "--sigma 0.2 --sigma-floor 0.01 --classes none --epochs 1 --batch-size 4 --lr 2e-3 --objective iwae --k 2 --beta-nll none --noise-warmup 0 "
         "--kl-weight 1 --schedule constant --grad-clip 1.5 --patience 3 --precision bf16 --compile --accumulate 2 "
         "--fit pad --mode L --background #000000 --scale 255 --pages first --key 7 --labels labels.txt --groups labels.txt "
         "--augment flip+shift --skip-broken --no-cache --tracker x --out out --overwrite --optimizer muon --init data_mean --checkpoint-activations")
@@ -204,10 +204,9 @@ def test_latents_with_places_from_the_terminal(cli, monkeypatch):
 def test_what_is_left_open_follows_from_the_images(cli, monkeypatch):
     monkeypatch.setattr("vae_nb.training.fit.STEPS", 12)
     code, out, err = cli("train --data mnist-10k --limit 100 --encoder mlp --decoder mlp --hidden 4 --latent-dim 2")
-    assert code == 0 and "chosen by the number of images: epochs=10, batch_size=32, lr=0.002, schedule='warmup'" in out
-    assert "σ ≥ 0.01" in out  # digits are flat
+    assert code == 0 and "chosen by the number of images: epochs=10, batch_size=32, lr=0.002, schedule='warmup', noise_warmup=0.2" in out
     record = json.loads(Path("runs/mnist-10k/run.json").read_text())["fit"]
-    assert [record[name] for name in ("epochs", "batch_size", "lr", "schedule")] == [10, 32, 0.002, "warmup"]
+    assert [record[name] for name in ("epochs", "batch_size", "lr", "schedule", "noise_warmup")] == [10, 32, 0.002, "warmup", 0.2]
     assert cli("train --resume --out runs/mnist-10k")[0] == 0  # it is finished
 
 

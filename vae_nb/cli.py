@@ -148,7 +148,7 @@ def chosen_settings(options: dict, # as typed
     "Choose what `fit` would choose, and say so."
     from vae_nb.training.fit import open_settings, print_open_settings
     if minutes is not None: found = settings_within(minutes, model, data, options)
-    else: found = open_settings(settings_by_function(options)["fit"], len(data.train))
+    else: found = open_settings(settings_by_function(options)["fit"], len(data.train), model)
     print_open_settings(found, "lines", sys.stdout)
     return found
 
@@ -234,7 +234,7 @@ def settings_within(minutes: float, # of training
     from vae_nb.training.fit import open_settings
     if options.get("epochs") is not None: raise InputError(f"minutes={minutes:g} with epochs={options['epochs']!r}: expected one of them")
     settings = settings_by_function(options)["fit"]
-    found = open_settings(settings, len(data.train))
+    found = open_settings(settings, len(data.train), model)
     trial = {name: x for name, x in (settings | found).items() if name not in ("epochs", "tracker", "patience")}
     seconds, start = 60 * check_positive("minutes", minutes), time.monotonic()
     pace = seconds_per_epoch(model, data, **trial)
@@ -841,7 +841,7 @@ HELP_TEXTS = dict(                                    # in place of the comment 
     compile="compile the steps; on a GPU, --compile reduce-overhead makes CUDA graphs of them too (default: no)",
     noise="pixelwise, imagewise or homoscedastic σ of the Gaussian (default: pixelwise)",
     mean="sigmoid or identity: the link of the mean (default: sigmoid of a Gaussian, identity of a discretised logistic)",
-    sigma_floor="smallest σ of a Gaussian pixel (default: that of rounding to 8 bits, 0.0011; of flat images 0.01)",
+    sigma_floor="smallest σ of a Gaussian pixel (default: that of rounding to 8 bits, 0.0011)",
     progress="show bars; without them, training prints a line for each epoch",
     resume="go on with the run in the folder, with the options that it was started with",
     seed="of the splits, and in training of the first weights, data order and noise",

@@ -354,10 +354,10 @@ def _latent_dim(given: dict # the arguments of `create_vae`
     if maps is None and latent_dim is not None: return check_count("latent_dim", latent_dim)
     most = 256 if given["posterior"] == "mean_field" else 64
     if maps is None: return min(most, max(16, 2 ** round(math.log2(math.prod(image_shape) / 48))))
-    other = next((name for name, known in dict(encoder=("cnn", "resnet"), decoder=("cnn", "resnet"), posterior=("mean_field",)).items()
-                  if not isinstance(given[name], str) or given[name] not in known), None)
+    with_places = dict(encoder=("cnn", "resnet"), decoder=("cnn", "resnet"), posterior=("mean_field",))
+    other = next((name for name, known in with_places.items() if not isinstance(given[name], str) or given[name] not in known), None)
     if given["classes"] is not None:
-        raise InputError(f"latent_channels={maps!r} with classes={given['classes']!r}: the label has no place; expected one of them")
+        raise InputError(f"latent_channels={maps!r} with classes={given['classes']!r}: expected one of them, a label has no place")
     if other: raise InputError(f"latent_channels={maps!r} with {other}={given[other]!r}: expected latents without places, "
                                "latent_dim=…, or networks \"cnn\" or \"resnet\" and a mean-field posterior")
     channels = check_channels(given["channels"], image_shape[1:])
@@ -366,23 +366,11 @@ def _latent_dim(given: dict # the arguments of `create_vae`
     raise InputError(f"latent_dim={latent_dim!r} with latent_channels={maps}, which makes it {count}: expected one of them")
 
 # %% ../../nbs/models/01_vae.ipynb #8431672c
-FLAT_SHARE, FLAT_SIGMA_FLOOR = 0.2, 0.01
-
-
-def flat_share(data: Data) -> float: # from 0 to 1
-    "How many of the pixel values of up to 1,000 training images are equal to the most frequent one."
-    x = next(data.batches("train", min(1000, len(data.train)), shuffle=False))
-    return x.flatten().unique(return_counts=True)[1].max().item() / x.numel()
-
-
 def settings_for(data: Data,
                  given: dict, # the arguments of `create_vae`
                  ) -> dict:   # those that follow from the data
-    "The shape of the images, a smooth nonlinearity, and the floor of a pixelwise Gaussian."
-    pixelwise = given["likelihood"] == "gaussian" and given["noise"] in (None, "pixelwise")
-    flat = pixelwise and given["sigma_floor"] is None and flat_share(data) >= FLAT_SHARE
-    smooth = dict(activation="silu") if given["activation"] is None else {}
-    return dict(image_shape=data.image_shape) | smooth | (dict(sigma_floor=FLAT_SIGMA_FLOOR) if flat else {})
+    "The shape of the images, and a smooth nonlinearity."
+    return dict(image_shape=data.image_shape) | (dict(activation="silu") if given["activation"] is None else {})
 
 # %% ../../nbs/models/01_vae.ipynb #11f96021
 def _plain(value):
@@ -400,7 +388,8 @@ def build(given: dict, # the arguments of `create_vae`
     "What `create_vae` does."
     given["image_shape"] = check_image_shape(given["image_shape"])
     given["latent_dim"] = _latent_dim(given)
-    if given["activation"] is None: given["activation"] = "silu" if "resnet" in (given["encoder"], given["decoder"]) else "relu"
+    if given["activation"] is None:
+        given["activation"] = "silu" if "resnet" in (given["encoder"], given["decoder"]) else "relu"
     image_shape, latent_dim, posterior, prior = (given[name] for name in ("image_shape", "latent_dim", "posterior", "prior"))
     options = _likelihood_options(given["likelihood"], {n: given[n] for n in ("noise", "mean", "sigma", "sigma_floor")})
     if image_shape[2] in (1, 3, 4) and image_shape[0] > 4:
@@ -454,8 +443,8 @@ def check_memory(build: Callable[[], nn.Module], # makes the model
                                                     f"this machine has {there / 2 ** 30:,.0f} GiB"))
 
 # %% ../../nbs/models/01_vae.ipynb #cbc9cc0a
-def create_vae(image_shape: "Sequence[int] | Data",     # (C, H, W), or the data: then more follows from them, see `settings_for`
-               latent_dim: int | None = None,           # length L of the latent vector; None: 16 for digits, 64 for 3×32×32, at most 256
+def create_vae(image_shape: "Sequence[int] | Data",     # (C, H, W), or the data: then more follows from them
+               latent_dim: int | None = None,           # length L of the latent vector; None: by the size of an image
                encoder: NetworkChoice = "cnn",          # "cnn", "resnet", "mlp", or a module: (n, C, H, W) to (n, *param_shape)
                decoder: NetworkChoice = "cnn",          # "cnn", "resnet", "mlp", or a module: (n, L) to (n, *param_shape)
                posterior: PosteriorChoice = "mean_field", # "mean_field", "full_covariance", or a `Head`
@@ -464,15 +453,18 @@ def create_vae(image_shape: "Sequence[int] | Data",     # (C, H, W), or the data
                hidden: Sequence[int] = (512, 256),      # widths of an MLP encoder; the decoder mirrors them; (): linear
                channels: Sequence[int] | None = None,   # of a CNN encoder, one per halving; (): none; None: by the image
                kernel_size: int = 3,                    # of the CNN's convolutions, odd
-               activation: Activation | None = None,    # name of the nonlinearity, or a module class; None: ReLU; SiLU of a "resnet" and with data
+               activation: Activation | None = None,    # nonlinearity: a name or a class; None: ReLU, SiLU with data
                mean: LinkName | None = None,            # link: "sigmoid" (Gaussian, if None) or "identity" (discretised)
                sigma: float | None = None,              # fixed σ of homoscedastic noise; None: learned
-               sigma_floor: float | None = None,        # smallest σ of a Gaussian pixel; None: that of 8-bit rounding, 1/(255√12), or of flat data 0.01
+               sigma_floor: float | None = None,        # smallest σ of a Gaussian pixel; None: that of 8-bit rounding
                prior: nn.Module | None = None,          # p(z); None: the standard normal
-               latent_channels: int | None = None,      # spatial latents: so many maps of the CNN's smallest size; None: a flat vector
+               latent_channels: int | None = None,      # latents with places: so many small maps; None: a vector
                classes: int | Sequence[str] | None = None, # conditional on a label: how many classes, or their names; None: no
                ) -> VAE:                                # untrained, on the CPU
-    "Build a VAE from names, numbers and, where wanted, modules of your own."
+    """Build a VAE from names, numbers and, where wanted, modules of your own.
+
+    Given the data in the place of `image_shape`, it takes the SiLU in the place of the ReLU. Without `latent_dim` there are 16 to
+    256 latents, one for about 48 pixel values. The smallest σ, that of rounding to 8 bits, is 1/(255√12)."""
     given = dict(locals())
     if isinstance(image_shape, Data): given |= settings_for(image_shape, given)
     labels = () if classes is None else Labels(classes)

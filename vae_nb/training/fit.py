@@ -21,6 +21,7 @@ from accelerate.tracking import GeneralTracker
 import numpy as np
 import torch
 from torch import nn
+from torch.distributions import Distribution, Independent, Normal
 
 from ..basics.checks import InputError, check_count, check_path, check_positive, hides_bar, lookup
 from ..basics.numerics import seed_generators
@@ -28,6 +29,7 @@ from ..core import INACTIVE_KL, Terms, kl_per_dimension, moments_of
 from ..data.splits import Data
 from ..data.loading import AnySource, as_data
 from ..distributions.beta_nll import beta_score, check_beta
+from ..distributions.likelihoods import ImagewiseGaussian, PixelwiseGaussian
 from ..models.tensor_files import digest
 from ..networks.labels import labels_of
 from ..models.vae import (VAE, Batch, batches_for, bound, check_images_for, check_labels, check_model, check_rebuildable,
@@ -65,6 +67,7 @@ def fit(model: VAE,            # trained in place
         kl_weight: KLWeight = 1.0,      # weight of the KL; "linear" and "cyclical" anneal it, or a function of t in 0…1
         schedule: Schedule | None = None, # "cosine", "warmup" or "constant" learning rate; None: "cosine", or "warmup" without epochs
         optimizer: OptimizerChoice = "adam", # "adam", "muon", or a function from parameters and lr to a torch optimizer
+        noise_warmup: float | None = None, # σ added to that of each pixel, less and less; None: 0, or without epochs 0.2
         init: Init = "random",          # "random", or "data_mean": the decoder begins with the mean image
         grad_clip: float | None = None, # largest norm of the gradient
         patience: int | None = None,    # stop after so many epochs without a better validation ELBO; back to the best
@@ -89,10 +92,11 @@ def fit(model: VAE,            # trained in place
         stack.callback(model.to, next((p.device for p in model.parameters()), "cpu"))  # back to where it was
         stack.enter_context(only_main_warns()); stack.enter_context(ONE_TRAINING)
         data = main_first(lambda: as_data(data, seed=seed))
-        given |= (chosen := open_settings(given, len(data.train)))
+        given |= (chosen := open_settings(given, len(data.train), model))
         kl = kl_schedule(kl_weight)  # a number, or a function of t, the share of the training that is done
         maximised = make_objective(objective, kl, beta_nll, len(data.train))
         score = None if beta_nll is None else beta_score(beta_nll, model.decoder.head, kl)
+        if given["noise_warmup"]: score = warmup = NoiseWarmup(check_noise_warmup(given))
         s = checked_settings(given, data)  # what can't work is refused here, before anything is computed
         step = checked_step(TrainingStep(model, maximised, score, k), s, data)
         accelerator, share = stack.enter_context(own_accelerator(tracker, out or "runs")), own_share()
@@ -127,6 +131,7 @@ def fit(model: VAE,            # trained in place
                     t, pixel_stats = i / (s["epochs"] * steps), i % steps % 20 == 0
                     if callable(kl): weights = {"kl_weight": kl(t)}
                     set_rates(opt, SCHEDULES[s["schedule"]](t))
+                    if s["noise_warmup"]: warmup.begin_step(t, device)
                     pieces = in_pieces(batch, n_pieces(len(batch["x"]), s))
                     n_images = {} if len(pieces) == 1 else {"n_images": len(batch["x"])}
                     for piece in pieces:  # devices exchange gradients once, after the last
@@ -285,18 +290,62 @@ SCHEDULES: dict[str, Callable[[float], float]] = { # of the learning rate, as fu
     "cosine": lambda t: 0.5 * (1 + math.cos(math.pi * t)), "constant": lambda t: 1.0,
     "warmup": lambda t: min(1, t / 0.03) * 0.5 * (1 + math.cos(math.pi * t))}
 
+# %% ../../nbs/training/08_fit.ipynb #006b9265
+WARM_UNTIL = 0.8 # share of the training after which no noise is added
+
+
+class NoiseWarmup:
+    "The log-density of pixels with a larger variance, as a score for `Terms`; `begin_step` says how much larger."
+    def __init__(self, start: float): self.start, self.extra = start, torch.zeros(())
+
+    def begin_step(self,
+                   t: float, # share of the training that is done
+                   device: torch.device) -> None:
+        self.extra = self.extra.to(device)
+        self.extra.fill_((self.start * max(0, 1 - t / WARM_UNTIL)) ** 2)
+
+    def __call__(self,
+                 p: Distribution, # over images (C, H, W)
+                 x: torch.Tensor, # (B, C, H, W)
+                 log_prob: torch.Tensor | None = None, # of each pixel, not used
+                 ) -> torch.Tensor: # (k, B)
+        return Independent(Normal(p.mean, (p.variance + self.extra).sqrt()), x.ndim - 1).log_prob(x)
+
+
+def may_warm_up(model: VAE,
+                given: dict, # the arguments of `fit`
+                ) -> bool:
+    "Is a larger variance of any use?"
+    heteroscedastic = isinstance(model.decoder.head, (PixelwiseGaussian, ImagewiseGaussian))
+    return heteroscedastic and given["beta_nll"] is None and given["objective"] == "elbo"
+
+
+def check_noise_warmup(given: dict) -> float: # the same
+    "The argument noise_warmup, or an error if it has no meaning here."
+    value = given["noise_warmup"]
+    if not value and isinstance(value, (int, float)): return 0.0
+    value = check_positive("noise_warmup", value)
+    if not may_warm_up(given["model"], given):
+        raise InputError(f"noise_warmup={value:g} needs a Gaussian with pixelwise or imagewise noise, objective='elbo' and no beta_nll; "
+                         "expected 0")
+    if given["patience"] is None: return value
+    raise InputError(f"noise_warmup={value:g} with patience={given['patience']}: until the noise is gone, the validation ELBO says "
+                     "nothing; expected one of them")
+
 # %% ../../nbs/training/08_fit.ipynb #a3d24b9b
 STEPS, LEAST_EPOCHS = 5000, 10 # of a training whose epochs were left open
 
 
 def open_settings(given: dict, # the arguments of `fit`
                   n: int,      # training images
-                  ) -> dict:   # values of epochs, batch_size, lr and schedule that were None
+                  model: VAE,
+                  ) -> dict:   # values of epochs, batch_size, lr, schedule and noise_warmup that were None
     "What was left open: without epochs, by the number of images."
-    if given["epochs"] is not None: found = dict(batch_size=128, lr=1e-3, schedule="cosine")
+    if given["epochs"] is not None: found = dict(batch_size=128, lr=1e-3, schedule="cosine", noise_warmup=0.0)
     else:
         batch = min(32, n) if given["batch_size"] is None else check_count("batch_size", given["batch_size"])
-        found = dict(epochs=max(LEAST_EPOCHS, -(-STEPS * batch // n)), batch_size=batch, lr=2e-3, schedule="warmup")
+        found = dict(epochs=max(LEAST_EPOCHS, -(-STEPS * batch // n)), batch_size=batch, lr=2e-3, schedule="warmup",
+                     noise_warmup=0.2 if may_warm_up(model, given) and given["patience"] is None else 0.0)
     return {name: value for name, value in found.items() if given[name] is None}
 
 
@@ -308,6 +357,8 @@ def print_open_settings(found: dict, # what `open_settings` gave
     if "epochs" not in found or not shown_progress(progress): return
     text = ", ".join(f"{name}={value!r}" for name, value in found.items())
     print("chosen by the number of images:", text, file=file or sys.stderr, flush=True)
+    if found.get("noise_warmup"): print(f"(The ELBO is low at first: until {WARM_UNTIL:.0%} of the steps another noise is added to σ.)",
+                                        file=file or sys.stderr, flush=True)
 
 
 def out_of_patience(run: Run) -> str: # a line
@@ -317,7 +368,7 @@ def out_of_patience(run: Run) -> str: # a line
 
 # %% ../../nbs/training/08_fit.ipynb #b3231d61
 SETTINGS = ("epochs", "batch_size", "lr", "objective", "k", "beta_nll", "kl_weight", "schedule", "optimizer", "init",
-            "grad_clip", "precision", "accumulate", "seed") # arguments of `fit` that change its result
+            "noise_warmup", "grad_clip", "precision", "accumulate", "seed") # arguments of `fit` that change its result
 
 
 def checked_settings(given: dict, # the arguments of `fit`
@@ -329,6 +380,7 @@ def checked_settings(given: dict, # the arguments of `fit`
     s["seed"], s["lr"] = check_count("seed", s["seed"], 0), check_positive("lr", s["lr"])
     if s["grad_clip"] is not None: s["grad_clip"] = check_positive("grad_clip", s["grad_clip"])
     if s["beta_nll"] is not None: s["beta_nll"] = check_beta(s["beta_nll"])
+    s["noise_warmup"] = check_noise_warmup(given)
     for name, known in dict(schedule=SCHEDULES, precision=PRECISIONS, init=INITS).items(): lookup(name, s[name], known)
     compile_mode(given["compile"])
     shown_progress(given["progress"])
