@@ -23,15 +23,16 @@ from vae_nb.training.fit import STEPS
 
 RESULT = Path(__file__).with_suffix(".json")
 RESNET = dict(encoder="resnet", decoder="resnet")
+EIGHT_BITS = 1 / (255 * 12 ** 0.5)
 ROWS = {  # name -> options of create_vae, and of fit; "share": of the steps that fit would take
     "defaults": (dict(), dict()),
-    "as if epochs=10 were given": (dict(latent_dim=16, activation="relu"), dict(epochs=10)),
+    "as if epochs=10 were given": (dict(latent_dim=16, activation="relu", sigma_floor=EIGHT_BITS), dict(epochs=10)),
     "no noise warm-up": (dict(), dict(noise_warmup=0.0)),
-    "σ floor 0.01": (dict(sigma_floor=0.01), dict()),
+    "the other σ floor": (dict(sigma_floor=None), dict()),
     "residual networks, as long": (RESNET, dict(share=0.37)),
 }
 MORE = {  # tried on one kind only
-    "σ floor 0.01, no noise warm-up": (dict(sigma_floor=0.01), dict(noise_warmup=0.0)),
+    "σ floor of 8 bits, no noise warm-up": (dict(sigma_floor=EIGHT_BITS), dict(noise_warmup=0.0)),
     "ReLU": (dict(activation="relu"), dict()),
     "16 latents": (dict(latent_dim=16), dict()), "128 latents": (dict(latent_dim=128), dict()),
     "batches of 128, as many images": (dict(), dict(batch_size=128, share=0.25)),
@@ -72,6 +73,7 @@ def against_truth(model, data):
 def run(kind, name, seed):
     data = loaded(kind)
     model, fit = (NOISES.get(kind, {}), {}) if kind in NOISES else (ROWS | MORE)[name]
+    if name == "the other σ floor": model = dict(sigma_floor=0.01 if kind == "photo-patches" else EIGHT_BITS)
     model, history, seconds = trained(data, model, fit, seed)
     row = dict(kind=kind, name=name, seed=seed, training_cpu_seconds=round(seconds), epochs=len(history), steps=history[-1]["step"],
                config={key: model.config[key] for key in ("latent_dim", "activation", "sigma_floor", "encoder")},

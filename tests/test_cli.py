@@ -205,6 +205,7 @@ def test_what_is_left_open_follows_from_the_images(cli, monkeypatch):
     monkeypatch.setattr("vae_nb.training.fit.STEPS", 12)
     code, out, err = cli("train --data mnist-10k --limit 100 --encoder mlp --decoder mlp --hidden 4 --latent-dim 2")
     assert code == 0 and "chosen by the number of images: epochs=10, batch_size=32, lr=0.002, schedule='warmup', noise_warmup=0.2" in out
+    assert "σ ≥ 0.01" in out  # digits are flat
     record = json.loads(Path("runs/mnist-10k/run.json").read_text())["fit"]
     assert [record[name] for name in ("epochs", "batch_size", "lr", "schedule", "noise_warmup")] == [10, 32, 0.002, "warmup", 0.2]
     assert cli("train --resume --out runs/mnist-10k")[0] == 0  # it is finished

@@ -238,7 +238,8 @@ def settings_within(minutes: float, # of training
     trial = {name: x for name, x in (settings | found).items() if name not in ("epochs", "tracker", "patience")}
     seconds, start = 60 * check_positive("minutes", minutes), time.monotonic()
     pace = seconds_per_epoch(model, data, **trial)
-    if (epochs := int((seconds - time.monotonic() + start) / pace)) > 0: return found | dict(epochs=epochs)
+    epochs = min(found["epochs"], int((seconds - time.monotonic() + start) / pace))  # more than it would take alone: overfitting
+    if epochs > 0: return found | dict(epochs=epochs)
     raise InputError(f"minutes={minutes:g}: an epoch of {len(data.train):,} images takes about {pace / 60:.2g} minutes here; "
                      "expected more time, or fewer images by limit")
 
@@ -247,7 +248,7 @@ def train(*,
           out: str | None = None, # folder of the run (default: runs/ and the name of the data, numbered if need be)
           config: str | None = None, # run.json of another run: train as that one, but for what is given here
           recipe: str | None = None, # digits, icons, photos or burda: options that do well on such images; those given here win
-          minutes: float | None = None, # train for so long: as many epochs as fit (default: by the number of images)
+          minutes: float | None = None, # train for so long at most (default: as long as it takes)
           **options,              # of `load_data`, `create_vae` and `fit`
           ) -> None:
     "Train a VAE on images and keep it in a folder."
@@ -841,7 +842,7 @@ HELP_TEXTS = dict(                                    # in place of the comment 
     compile="compile the steps; on a GPU, --compile reduce-overhead makes CUDA graphs of them too (default: no)",
     noise="pixelwise, imagewise or homoscedastic σ of the Gaussian (default: pixelwise)",
     mean="sigmoid or identity: the link of the mean (default: sigmoid of a Gaussian, identity of a discretised logistic)",
-    sigma_floor="smallest σ of a Gaussian pixel (default: that of rounding to 8 bits, 0.0011)",
+    sigma_floor="smallest σ of a Gaussian pixel (default: that of rounding to 8 bits, 0.0011; of flat images 0.01)",
     progress="show bars; without them, training prints a line for each epoch",
     resume="go on with the run in the folder, with the options that it was started with",
     seed="of the splits, and in training of the first weights, data order and noise",

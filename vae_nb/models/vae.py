@@ -366,11 +366,24 @@ def _latent_dim(given: dict # the arguments of `create_vae`
     raise InputError(f"latent_dim={latent_dim!r} with latent_channels={maps}, which makes it {count}: expected one of them")
 
 # %% ../../nbs/models/01_vae.ipynb #8431672c
+FLAT_SHARE, FLAT_SIGMA_FLOOR = 0.2, 0.01
+
+
+def flat_share(data: Data) -> float: # from 0 to 1
+    "How many of the pixel values of up to 1,000 training images are equal to the most frequent one."
+    x = next(data.batches("train", min(1000, len(data.train)), shuffle=False))
+    return x.flatten().unique(return_counts=True)[1].max().item() / x.numel()
+
+
 def settings_for(data: Data,
                  given: dict, # the arguments of `create_vae`
                  ) -> dict:   # those that follow from the data
-    "The shape of the images, and a smooth nonlinearity."
-    return dict(image_shape=data.image_shape) | (dict(activation="silu") if given["activation"] is None else {})
+    "The shape of the images, a smooth nonlinearity, and the floor of a pixelwise Gaussian."
+    found = dict(image_shape=data.image_shape)
+    if given["activation"] is None: found["activation"] = "silu"
+    pixelwise = given["likelihood"] == "gaussian" and given["noise"] in (None, "pixelwise")
+    if pixelwise and given["sigma_floor"] is None and flat_share(data) >= FLAT_SHARE: found["sigma_floor"] = FLAT_SIGMA_FLOOR
+    return found
 
 # %% ../../nbs/models/01_vae.ipynb #11f96021
 def _plain(value):
@@ -463,8 +476,9 @@ def create_vae(image_shape: "Sequence[int] | Data",     # (C, H, W), or the data
                ) -> VAE:                                # untrained, on the CPU
     """Build a VAE from names, numbers and, where wanted, modules of your own.
 
-    Given the data in the place of `image_shape`, it takes the SiLU in the place of the ReLU. Without `latent_dim` there are 16 to
-    256 latents, one for about 48 pixel values. The smallest σ, that of rounding to 8 bits, is 1/(255√12)."""
+    Given the data in the place of `image_shape`, it takes the SiLU in the place of the ReLU, and where they are flat, as icons on
+    white, a smallest σ of 0.01; that of rounding to 8 bits is 1/(255√12). Without `latent_dim` there are 16 to 256 latents, one for
+    about 48 pixel values."""
     given = dict(locals())
     if isinstance(image_shape, Data): given |= settings_for(image_shape, given)
     labels = () if classes is None else Labels(classes)

@@ -18,8 +18,8 @@ RECIPES: dict[str, dict[str, dict]] = { # name: keywords of `load_data`, `create
                    activation="silu", likelihood="bernoulli"),
         fit=dict(epochs=250, batch_size=512, lr=0.016, objective="elbo_stl", optimizer="muon", init="data_mean",
                  precision="bf16")),
-    "digits": dict(data={}, model=dict(sigma_floor=0.01, activation="silu"), fit={}),
-    "icons": dict(data={}, model=dict(sigma_floor=0.01, activation="silu", latent_dim=128), fit={}),
+    "digits": dict(data={}, model=dict(activation="silu", sigma_floor=0.01), fit={}),
+    "icons": dict(data={}, model=dict(activation="silu", sigma_floor=0.01, latent_dim=128), fit={}),
     "photos": dict(data=dict(augment="flip"), model=dict(activation="silu", latent_dim=128), fit={}),
 }
 
