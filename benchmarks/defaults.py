@@ -26,7 +26,8 @@ RESNET = dict(encoder="resnet", decoder="resnet")
 EIGHT_BITS = 1 / (255 * 12 ** 0.5)
 ROWS = {  # name -> options of create_vae, and of fit; "share": of the steps that fit would take
     "defaults": (dict(), dict()),
-    "as if epochs=10 were given": (dict(latent_dim=16, activation="relu", sigma_floor=EIGHT_BITS), dict(epochs=10)),
+    "as if epochs=10 were given": (
+        dict(latent_dim=16, activation="relu", sigma_floor=EIGHT_BITS), dict(epochs=10)),
     "no noise warm-up": (dict(), dict(noise_warmup=0.0)),
     "the other σ floor": (dict(sigma_floor=None), dict()),
     "residual networks, as long": (RESNET, dict(share=0.37)),
@@ -75,7 +76,8 @@ def run(kind, name, seed):
     model, fit = (NOISES.get(kind, {}), {}) if kind in NOISES else (ROWS | MORE)[name]
     if name == "the other σ floor": model = dict(sigma_floor=0.01 if kind == "photo-patches" else EIGHT_BITS)
     model, history, seconds = trained(data, model, fit, seed)
-    row = dict(kind=kind, name=name, seed=seed, training_cpu_seconds=round(seconds), epochs=len(history), steps=history[-1]["step"],
+    row = dict(kind=kind, name=name, seed=seed, training_cpu_seconds=round(seconds), epochs=len(history),
+               steps=history[-1]["step"],
                config={key: model.config[key] for key in ("latent_dim", "activation", "sigma_floor", "encoder")},
                valid=v.evaluate(model, data, "valid"), test=v.evaluate(model, data))
     return row | (dict(truth=against_truth(model, data)) if kind in NOISES else {})
@@ -84,19 +86,21 @@ def run(kind, name, seed):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kinds", nargs="+", default=[*NOISES, *KINDS], help="of images")
+    parser.add_argument("--names", nargs="+", help="of rows; all, if none are given")
     parser.add_argument("--seeds", type=int, default=1)
     given = parser.parse_args()
     for seed in range(given.seeds):
         for kind in given.kinds:
             names = ["defaults"] if kind in NOISES else [*ROWS, *(MORE if kind == "icons" else {})]
             for name in names:
+                if given.names and name not in given.names: continue
                 rows = json.loads(RESULT.read_text())["runs"] if RESULT.exists() else []
                 if any((row["kind"], row["name"], row["seed"]) == (kind, name, seed) for row in rows): continue
                 row = run(kind, name, seed)
-                print({key: row[key] for key in ("kind", "name", "training_cpu_seconds", "valid")}, row.get("truth", ""), flush=True)
-                rows = json.loads(RESULT.read_text())["runs"] if RESULT.exists() else []  # another process may have added some
-                text = json.dumps(dict(script="benchmarks/defaults.py", **made_with(), runs=[*rows, row]), indent=1, ensure_ascii=False)
-                replace_file(RESULT, lambda path: path.write_text(text + "\n"))
+                print(kind, name, row["training_cpu_seconds"], row["valid"], row.get("truth", ""), flush=True)
+                rows = json.loads(RESULT.read_text())["runs"] if RESULT.exists() else []  # of another process, too
+                report = dict(script="benchmarks/defaults.py", **made_with(), runs=[*rows, row])
+                replace_file(RESULT, lambda path: path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n"))
 
 
 if __name__ == "__main__": main()

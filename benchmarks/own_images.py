@@ -3,7 +3,8 @@
 Makes a folder of transparent icons, a folder of photographs of mixed sizes, 16-bit grey stacks and a zip of class folders; runs
 `vae_nb train --minutes 3` on each, nothing else; draws test images on their way through the model, and samples of a Gaussian
 or a mixture that is fitted to the codes, whichever validation images prefer. Writes benchmarks/own_images.json (commands, what
-loading said, numbers, seconds, versions) and the pictures in nbs/experiments/own_images. A quarter of an hour of two cores; --only names one of them."""
+loading said, numbers, seconds, versions) and the pictures in nbs/experiments/own_images. A quarter of an hour of two cores;
+--only names one of them."""
 import argparse
 import json
 import subprocess
@@ -99,6 +100,9 @@ def draw(run, name):
     for which in (model, fitted):
         with v.evaluating(which): rows.append(which.prior_predictive(8).mean)
     v.image_grid(torch.stack(rows), row_labels=["prior", "fitted"], save=PICTURES / f"{name}_samples.png")
+    for path in (PICTURES / f"{name}.png", PICTURES / f"{name}_samples.png"):  # as small as they can be
+        with Image.open(path) as image: small = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        small.save(path, optimize=True)
     config = {key: model.config[key] for key in ("image_shape", "latent_dim", "sigma_floor", "activation")}
     flat = torch.as_tensor(data.test[:]).float() / (255 if data.test.dtype == torch.uint8 else 1)
     return dict(config=config, test=v.evaluate(model, data), test_with_fitted_prior=v.evaluate(fitted, data),
@@ -126,9 +130,9 @@ def main():
     for name in given.only:
         found = trial(name, given.minutes)
         trials = json.loads(RESULT.read_text())["trials"] if RESULT.exists() else {}
-        text = json.dumps(dict(script="benchmarks/own_images.py", **made_with(), trials=trials | {name: found}), indent=1, ensure_ascii=False)
-        replace_file(RESULT, lambda path: path.write_text(text + "\n"))
-        print(name, found["seconds"], "s", {key: round(x, 3) for key, x in found["test"].items()}, f"spread {found['spread']:.3f}", flush=True)
+        report = dict(script="benchmarks/own_images.py", **made_with(), trials=trials | {name: found})
+        replace_file(RESULT, lambda path: path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n"))
+        print(name, found["seconds"], "s", {key: round(x, 3) for key, x in found["test"].items()}, flush=True)
 
 
 if __name__ == "__main__": main()

@@ -261,7 +261,7 @@ def test_single_values_of_rows(cli):
 def test_train_is_what_python_does(trained):
     data = load_data("mnist-10k", limit=200, binarize="static", seed=3, valid=0.05)
     torch.manual_seed(3)
-    model = create_vae(data.image_shape, 3, "mlp", "mlp", hidden=[16], sigma_floor=0.05)
+    model = create_vae(data, 3, "mlp", "mlp", hidden=[16], sigma_floor=0.05)
     history = fit(model, data, epochs=2, batch_size=50, seed=3, progress=False)
     assert torch.equal(torch.cat([p.detach().flatten() for p in model.parameters()]), weights(trained))
     assert (trained / "history.csv").read_text() == history.table().to_csv(index=False)

@@ -379,7 +379,7 @@ def settings_for(data: Data,
                  given: dict, # the arguments of `create_vae`
                  ) -> dict:   # those that follow from the data
     "The shape of the images, a smooth nonlinearity, and the floor of a pixelwise Gaussian."
-    found = dict(image_shape=data.image_shape)
+    found: dict = dict(image_shape=data.image_shape)
     if given["activation"] is None: found["activation"] = "silu"
     pixelwise = given["likelihood"] == "gaussian" and given["noise"] in (None, "pixelwise")
     if pixelwise and given["sigma_floor"] is None and flat_share(data) >= FLAT_SHARE: found["sigma_floor"] = FLAT_SIGMA_FLOOR

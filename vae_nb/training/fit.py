@@ -29,7 +29,7 @@ from ..core import INACTIVE_KL, Terms, kl_per_dimension, moments_of
 from ..data.splits import Data
 from ..data.loading import AnySource, as_data
 from ..distributions.beta_nll import beta_score, check_beta
-from ..distributions.likelihoods import ImagewiseGaussian, PixelwiseGaussian
+from ..distributions.likelihoods import PixelwiseGaussian
 from ..models.tensor_files import digest
 from ..networks.labels import labels_of
 from ..models.vae import (VAE, Batch, batches_for, bound, check_images_for, check_labels, check_model, check_rebuildable,
@@ -309,15 +309,16 @@ class NoiseWarmup:
                  x: torch.Tensor, # (B, C, H, W)
                  log_prob: torch.Tensor | None = None, # of each pixel, not used
                  ) -> torch.Tensor: # (k, B)
-        return Independent(Normal(p.mean, (p.variance + self.extra).sqrt()), x.ndim - 1).log_prob(x)
+        wider = Normal(p.mean, (p.variance + self.extra).sqrt(), validate_args=False)  # `fit` looks for what isn't finite
+        return Independent(wider, x.ndim - 1, validate_args=False).log_prob(x)
 
 
 def may_warm_up(model: VAE,
                 given: dict, # the arguments of `fit`
                 ) -> bool:
     "Is a larger variance of any use?"
-    heteroscedastic = isinstance(model.decoder.head, (PixelwiseGaussian, ImagewiseGaussian))
-    return heteroscedastic and given["beta_nll"] is None and given["objective"] == "elbo"
+    pixelwise = isinstance(model.decoder.head, PixelwiseGaussian)
+    return pixelwise and given["beta_nll"] is None and given["objective"] == "elbo"
 
 
 def check_noise_warmup(given: dict) -> float: # the same
@@ -326,8 +327,7 @@ def check_noise_warmup(given: dict) -> float: # the same
     if not value and isinstance(value, (int, float)): return 0.0
     value = check_positive("noise_warmup", value)
     if not may_warm_up(given["model"], given):
-        raise InputError(f"noise_warmup={value:g} needs a Gaussian with pixelwise or imagewise noise, objective='elbo' and no beta_nll; "
-                         "expected 0")
+        raise InputError(f"noise_warmup={value:g} needs a Gaussian with pixelwise noise, objective='elbo' and no beta_nll; expected 0")
     if given["patience"] is None: return value
     raise InputError(f"noise_warmup={value:g} with patience={given['patience']}: until the noise is gone, the validation ELBO says "
                      "nothing; expected one of them")
