@@ -29,7 +29,8 @@ ROWS = {  # name -> options of create_vae, and of fit; "share": of the steps tha
     "as if epochs=10 were given": (
         dict(latent_dim=16, activation="relu", sigma_floor=EIGHT_BITS), dict(epochs=10)),
     "no noise warm-up": (dict(), dict(noise_warmup=0.0)),
-    "the other σ floor": (dict(sigma_floor=None), dict()),
+    "σ floor of 8-bit rounding": (dict(sigma_floor=EIGHT_BITS), dict()),
+    "σ floor 0.01": (dict(sigma_floor=0.01), dict()),
     "residual networks, as long": (RESNET, dict(share=0.37)),
 }
 MORE = {  # tried on one kind only
@@ -74,7 +75,6 @@ def against_truth(model, data):
 def run(kind, name, seed):
     data = loaded(kind)
     model, fit = (NOISES.get(kind, {}), {}) if kind in NOISES else (ROWS | MORE)[name]
-    if name == "the other σ floor": model = dict(sigma_floor=0.01 if kind == "photo-patches" else EIGHT_BITS)
     model, history, seconds = trained(data, model, fit, seed)
     row = dict(kind=kind, name=name, seed=seed, training_cpu_seconds=round(seconds), epochs=len(history),
                steps=history[-1]["step"],

@@ -232,11 +232,10 @@ def settings_within(minutes: float, # of training
                     ) -> dict:      # those of `fit` that were left open; epochs: as many as fit
     "What `fit` would choose, for so many minutes."
     from vae_nb.training.fit import open_settings
-    if options.get("epochs") is not None: raise InputError(f"minutes={minutes:g} with epochs={options['epochs']!r}: expected one of them")
     settings = settings_by_function(options)["fit"]
     found = open_settings(settings, len(data.train), model)
     trial = {name: x for name, x in (settings | found).items() if name not in ("epochs", "tracker", "patience")}
-    seconds, start = 60 * check_positive("minutes", minutes), time.monotonic()
+    seconds, start = 60 * minutes, time.monotonic()
     pace = seconds_per_epoch(model, data, **trial)
     epochs = min(found["epochs"], int((seconds - time.monotonic() + start) / pace))  # more than it would take alone: overfitting
     if epochs > 0: return found | dict(epochs=epochs)
@@ -258,7 +257,11 @@ def train(*,
     options, resume, overwrite = with_full_paths(options), options.get("resume", False), options.get("overwrite", False)
     if config is not None: options = configured(config, options)
     if recipe is not None: options = with_recipe(recipe, options)
-    if resume and minutes is not None: raise InputError(f"minutes={minutes!r}: a run is resumed with its own options; expected no resume")
+    if minutes is not None:
+        check_positive("minutes", minutes)
+        if resume: raise InputError(f"minutes={minutes!r}: a run is resumed with its own options; expected no resume")
+        if options.get("epochs") is not None:
+            raise InputError(f"minutes={minutes!r} with epochs={options['epochs']!r}: expected one of them")
     folder = on_main(lambda: run_folder(out, options.get("source", "mnist-10k"), resume, overwrite))
     check_folder("out", folder)
     if resume: options = on_main(lambda: resumed_options(folder, options))
@@ -827,7 +830,7 @@ TEXT_OPTIONS = ("source", "root", "out", "npz", "key", "labels", "groups", "back
                 "config", "label") # taken as typed, even if all digits
 FLAG_NAMES = dict(source="data")                      # parameter -> its name in the terminal, where it is another one
 HELP_TEXTS = dict(                                    # in place of the comment in the library
-    latent_dim="length of the latent vector",
+    latent_dim="length of the latent vector (default: by the size of an image, 16 to 256)",
     source="a data set (vae_nb data lists the names), a folder, image files, a pattern in quotes, an archive (zip, tar), a table "
            "(csv) of paths and labels, a stack (tif, gif), or an array (npy, npz, pt, h5)",
     test="for the test: a count, a fraction, or a source of its own; none: the source's own images, or else 0.1",

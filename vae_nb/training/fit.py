@@ -58,7 +58,7 @@ Schedule = Literal["cosine", "warmup", "constant"]
 # %% ../../nbs/training/08_fit.ipynb #855eb817
 def fit(model: VAE,            # trained in place
         data: "Data | AnySource", # what `load_data` gives, or anything that it takes
-        epochs: int | None = None, # passes over the training images; None: enough of them, see `open_settings`
+        epochs: int | None = None, # passes over the training images; None: those of 5,000 steps, at least 10
         batch_size: int | None = None, # images in a batch, on each device; None: 128, or 32 without epochs
         lr: float | None = None, # learning rate; None: 0.001, or 0.002 without epochs
         objective: Objective = "elbo", # "elbo", "iwae", "iwae_dreg" or another of `OBJECTIVES`, or a function of Terms
