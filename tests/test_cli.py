@@ -175,7 +175,7 @@ def test_every_value_reaches_its_function(cli, monkeypatch):
                        labels=str(Path("labels.txt").absolute()), groups=str(Path("labels.txt").absolute()), augment="flip+shift", skip_broken=True, cache=False),
         create_vae=dict(latent_dim=3, encoder="mlp", decoder="cnn", posterior="full_covariance", likelihood="gaussian",
                         noise="homoscedastic", hidden=[32, 8], channels=[4, 4], kernel_size=5, activation="gelu",
-                        mean="identity", sigma=0.2, sigma_floor=0.01, classes=None),
+                        mean="identity", sigma=0.2, sigma_floor=0.01, classes=None, roughness=True),
         fit=dict(epochs=1, batch_size=4, lr=0.002, noise_warmup=0.0, objective="iwae", k=2, beta_nll=None, kl_weight=1,
                  schedule="constant", grad_clip=1.5, patience=3, precision="bf16", compile=True,
                  checkpoint_activations=True, accumulate=2, out=Path("out"), tracker="x", optimizer="muon",
@@ -184,7 +184,7 @@ def test_every_value_reaches_its_function(cli, monkeypatch):
         "train --data images --root cache --limit 9 --valid 2 --binarize dynamic --seed 7 --resize 14 12 --no-progress "
         "--test more --latent-dim 3 --encoder mlp --decoder cnn --posterior full_covariance --likelihood gaussian "
         "--noise homoscedastic --hidden 32 8 --channels 4 4 --kernel-size 5 --activation gelu --mean identity "
-        "--sigma 0.2 --sigma-floor 0.01 --classes none --epochs 1 --batch-size 4 --lr 2e-3 --objective iwae --k 2 --beta-nll none --noise-warmup 0 "
+        "--sigma 0.2 --sigma-floor 0.01 --classes none --roughness --epochs 1 --batch-size 4 --lr 2e-3 --objective iwae --k 2 --beta-nll none --noise-warmup 0 "
         "--kl-weight 1 --schedule constant --grad-clip 1.5 --patience 3 --precision bf16 --compile --accumulate 2 "
         "--fit pad --mode L --background #000000 --scale 255 --pages first --key 7 --labels labels.txt --groups labels.txt "
         "--augment flip+shift --skip-broken --no-cache --tracker x --out out --overwrite --optimizer muon --init data_mean --checkpoint-activations")

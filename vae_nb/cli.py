@@ -898,7 +898,7 @@ def option_arguments(p: Parameter, text: str, of_run: bool = False, each: bool =
     "How argparse reads a parameter that is given by its name; for `of_run`, see `option_help`; `each`: with several values."
     if p.default is False and annotation_text(p) == "bool": how: dict = dict(action="store_true")
     elif p.default is False: how = dict(nargs="?", const=True, metavar="MODE")  # a switch that may have a value
-    elif p.default is True: how = dict(action=argparse.BooleanOptionalAction)
+    elif p.default is True or annotation_text(p) == "bool | None": how = dict(action=argparse.BooleanOptionalAction)
     else:
         several = p.name in LIST_OPTIONS
         how = dict(type=str if p.name in TEXT_OPTIONS else parse_value, nargs="*" if several else None,

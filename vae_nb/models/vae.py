@@ -37,7 +37,7 @@ from ..distributions.posteriors import FullCovariance, MeanField
 from ..distributions.priors import GaussianPrior
 from .tensor_files import FORMAT, digest, load_tensors, load_weights, replace_file, save_tensors
 from ..networks.decoders import CNNDecoder, MLPDecoder
-from ..networks.encoders import CNNEncoder, MLPEncoder, Network, check_channels, downsampled_sizes
+from ..networks.encoders import CNNEncoder, MLPEncoder, Network, SeesRoughness, check_channels, downsampled_sizes
 from ..networks.labels import Labelled, Labels, joint_labels, labelled, labels_of, widened
 from ..networks.residual import ResNetDecoder, ResNetEncoder
 
@@ -346,6 +346,20 @@ def _network(argument: str, network: NetworkChoice, known: dict, *shapes, hidden
     else: keywords |= dict(channels=channels, kernel_size=kernel_size, spatial=spatial)
     return known[network](*shapes, **keywords)
 
+
+def _encoder(given: dict,                # the arguments of `create_vae`
+             in_shape: tuple[int, ...],  # of images, beside maps of the labels
+             out_shape: tuple[int, ...], # of the posterior's raw numbers
+             how: dict,                  # options of a network
+             ) -> nn.Module:
+    "The encoder's network; with `roughness`, one that sees how rough an image is."
+    network, (C, *size), rough = given["encoder"], in_shape, check_type("roughness", given["roughness"] or False, bool, "True or False")
+    if not rough: return _network("encoder", network, _encoders, in_shape, out_shape, **how)
+    if isinstance(network, nn.Module):
+        raise InputError(refusal("roughness", rough, f"a named network; encoder is your own {type(network).__name__}, which sees the image alone"))
+    pixels = given["image_shape"][0]
+    return SeesRoughness(in_shape, pixels, _network("encoder", network, _encoders, (C + pixels, *size), out_shape, **how))
+
 # %% ../../nbs/models/01_vae.ipynb #45bc25ed
 def _latent_dim(given: dict # the arguments of `create_vae`
                 ) -> int:
@@ -378,9 +392,10 @@ def flat_share(data: Data) -> float: # from 0 to 1
 def settings_for(data: Data,
                  given: dict, # the arguments of `create_vae`
                  ) -> dict:   # those that follow from the data
-    "The shape of the images, a smooth nonlinearity, and the floor of a pixelwise Gaussian."
+    "The shape of the images, a smooth nonlinearity, the encoder for imagewise noise, and the floor of a pixelwise Gaussian."
     found: dict = dict(image_shape=data.image_shape)
     if given["activation"] is None: found["activation"] = "silu"
+    if given["roughness"] is None and isinstance(given["encoder"], str): found["roughness"] = given["noise"] == "imagewise"
     pixelwise = given["likelihood"] == "gaussian" and given["noise"] in (None, "pixelwise")
     if pixelwise and given["sigma_floor"] is None and flat_share(data) >= FLAT_SHARE: found["sigma_floor"] = FLAT_SIGMA_FLOOR
     return found
@@ -415,7 +430,7 @@ def build(given: dict, # the arguments of `create_vae`
         p_head = _likelihood(image_shape, given["likelihood"], options)
         how = {name: given[name] for name in ("hidden", "channels", "kernel_size", "activation")}
         how["spatial"] = given["latent_channels"] is not None
-        to_latents = _network("encoder", given["encoder"], _encoders, widened(image_shape, labels), q_head.param_shape, **how)
+        to_latents = _encoder(given, widened(image_shape, labels), q_head.param_shape, how)
         to_images = _network("decoder", given["decoder"], _decoders, *widened((latent_dim,), labels), p_head.param_shape,
                              float32_out=options.get("mean") == "identity", **how)
         to_latents = labelled(to_latents, image_shape, labels, own["encoder"])
@@ -426,7 +441,7 @@ def build(given: dict, # the arguments of `create_vae`
     model = VAE(Conditional(to_latents, q_head, image_shape, seen),
                 Conditional(to_images, p_head, (latent_dim,), shown), prior)
     model.config = {name: _plain(value) for name, value in (given | options).items()
-                    if name != "classes" or value is not None}  # a model without classes is written down as ever
+                    if name not in ("classes", "roughness") or value}  # a model without is written down as ever
     return model
 
 # %% ../../nbs/models/01_vae.ipynb #5e1f0003
@@ -473,11 +488,13 @@ def create_vae(image_shape: "Sequence[int] | Data",     # (C, H, W), or the data
                prior: nn.Module | None = None,          # p(z); None: the standard normal
                latent_channels: int | None = None,      # latents with places: so many small maps; None: a vector
                classes: int | Sequence[str] | None = None, # conditional on a label: how many classes, or their names; None: no
+               roughness: bool | None = None,           # show the encoder how rough an image is; None: no, with data for imagewise
                ) -> VAE:                                # untrained, on the CPU
     """Build a VAE from names, numbers and, where wanted, modules of your own.
 
-    Given the data in the place of `image_shape`, it takes the SiLU in the place of the ReLU, and where they are flat, as icons on
-    white, a smallest σ of 0.01; that of rounding to 8 bits is 1/(255√12). Without `latent_dim` there are 16 to 256 latents, one for
+    Given the data in the place of `image_shape`, it takes the SiLU in the place of the ReLU, for imagewise noise an encoder that sees
+    how rough an image is, and where the images are flat, as icons on white, a smallest σ of 0.01; that of rounding to 8 bits is
+    1/(255√12). Without `latent_dim` there are 16 to 256 latents, one for
     about 48 pixel values."""
     given = dict(locals())
     if isinstance(image_shape, Data): given |= settings_for(image_shape, given)

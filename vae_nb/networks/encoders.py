@@ -180,3 +180,32 @@ class CNNEncoder(Network):
         layers += from_maps((C, *channels)[-1], sizes[-1], out_shape, spatial)
         super().__init__(image_shape, out_shape, layers)
         self.to(memory_format=torch.channels_last)  # the layout in which convolutions are fast
+
+# %% ../../nbs/networks/00_encoders.ipynb #9ee323a5
+class Roughness(nn.Module):
+    "Appends to the channels of an image how rough each is at each pixel: (n, C', H, W) to (n, C' + C, H, W)."
+    def __init__(self,
+                 channels: int, # C, the first ones; others, such as those of a label, are left alone
+                 ):
+        super().__init__()
+        self.channels = channels
+
+    def forward(self,
+                x: torch.Tensor,   # (n, C', H, W), the first C channels are pixels in [0, 1]
+                ) -> torch.Tensor: # (n, C' + C, H, W)
+        p = nn.functional.pad(x[:, :self.channels], (1, 1, 1, 1), mode="replicate")
+        around = p[..., 1:-1, :-2] + p[..., 1:-1, 2:] + p[..., :-2, 1:-1] + p[..., 2:, 1:-1]  # (n, C, H, W)
+        difference = p[..., 1:-1, 1:-1] - around / 4
+        return torch.cat([x, 1 + (difference.square() + 255 ** -2).log() / 4], 1)
+
+    def extra_repr(self) -> str: return f"channels={self.channels}"
+
+
+class SeesRoughness(Network):
+    "An encoder network that sees an image beside its roughness."
+    def __init__(self,
+                 in_shape: Iterable[int], # (C', H, W)
+                 channels: int,           # C, of the image
+                 network: Network,        # takes (C' + C, H, W)
+                 ):
+        super().__init__(in_shape, network.out_shape, [Roughness(channels), network])
