@@ -23,6 +23,9 @@ class Head(nn.Module):
     "Turns raw outputs of shape `(*batch, *param_shape)` into a distribution over events of shape `event_shape`."
     heteroscedastic: bool = False # does the noise depend on the input? (β-NLL is meant for heads that say yes)
     levels: int | None = None     # values that a pixel can take, equally spaced in [0, 1]; None: log_prob is a density
+    has_moments: bool = True      # do its distributions over images know mean and stddev? False: samples estimate them
+    detached: int = 0             # so many last channels of `raw` come from a branch that sends no gradient to its input
+    score: Callable[..., torch.Tensor] | None = None # a method `(p, x, log_prob=…)`, maximised in training; see `Terms`
 
     def __init__(self,
                  param_shape: Iterable[int], # raw numbers for one event
@@ -37,6 +40,13 @@ class Head(nn.Module):
         "The one method that a subclass writes."
         raise NotImplementedError(f"{type(self).__name__} must define distribution(raw)")
 
+    def observe(self,
+                p: Distribution,     # of images, batch (k, B), as `distribution` made it
+                x: torch.Tensor,     # the images, (B, C, H, W)
+                ) -> Distribution:   # batch (k, B)
+        "In training, a likelihood sees the images too: it may keep a number for later, and gives the distribution to score."
+        return p
+
     def check_data(self,
                    x: torch.Tensor, # (..., *event_shape), float, pixels in [0, 1]
                    ) -> None:
@@ -47,7 +57,8 @@ class Head(nn.Module):
                 raw: torch.Tensor, # (*batch, *param_shape), any floating dtype
                 ) -> Distribution: # batch_shape `batch`, event_shape `event_shape`
         check_batch(raw, self.param_shape, "raw")
-        with torch.autocast(raw.device.type, enabled=False): return self.distribution(full_precision(raw))
+        with torch.autocast(raw.device.type, enabled=False): p = self.distribution(full_precision(raw))
+        return p if self.has_moments else SampledMoments(p)
 
     if TYPE_CHECKING:
         def __call__(self, raw: torch.Tensor) -> Distribution: ...
@@ -117,6 +128,9 @@ class Conditional(nn.Module):
             raise InputError(f"{type(network).__name__} turns {self.in_shape} into {out_shape}, but "
                              f"{type(head).__name__} needs {head.param_shape} "
                              f"to make a distribution over {head.event_shape}")
+        if head.detached > (branch := getattr(network, "detached", 0)):
+            raise InputError(f"{type(head).__name__} needs a branch on detached features for {head.detached} of the channels of "
+                             f"its raw numbers, and {type(network).__name__} has {branch or 'none'}; expected Branches(network, other)")
 
     def given(self,
               y: torch.Tensor | None, # (), or one for each row of the batch; the network's second input
@@ -226,7 +240,7 @@ def moments_of(d: Distribution,     # any, such as a posterior or a prior
                samples: int = 1000, # where its moments are not known: draws, from torch's global random state
                ) -> Moments:        # without a gradient, if they are estimated
     "Mean and standard deviation: the distribution's own, or, where it knows none (a flow does not), those of samples."
-    try: return Moments(d.mean, d.stddev, True)
+    try: return Moments(d.mean, d.stddev, not isinstance(d, SampledMoments))
     except NotImplementedError: pass
     with torch.no_grad():
         near = d.sample()  # sums of differences to it lose no digits
@@ -236,6 +250,40 @@ def moments_of(d: Distribution,     # any, such as a posterior or a prior
             total, squares = total + away.sum(0), squares + away.square().sum(0)
         variance = (squares - total.square() / samples) / (samples - 1)
         return Moments(near + total / samples, variance.clamp(min=0).sqrt(), False)
+
+# %% ../nbs/00_core.ipynb #78caaf3c
+class SampledMoments(Distribution):
+    "A distribution whose mean and standard deviation are those of 100 samples, from torch's global random state."
+    has_rsample = True
+
+    def __init__(self,
+                 inner: Distribution, # its density and its samples are used
+                 ):
+        self.inner = inner
+        super().__init__(inner.batch_shape, inner.event_shape, validate_args=False)
+
+    arg_constraints = {}
+
+    @lazy_property
+    def _moments(self) -> Moments: return moments_of(self.inner, 100)
+
+    @property
+    def mean(self) -> torch.Tensor: return self._moments.mean
+
+    @property
+    def variance(self) -> torch.Tensor: return self._moments.stddev.square()
+
+    @property
+    def stddev(self) -> torch.Tensor: return self._moments.stddev
+
+    def log_prob(self, x: torch.Tensor) -> torch.Tensor: return self.inner.log_prob(x)
+
+    def sample(self, sample_shape: Iterable[int] = ()) -> torch.Tensor: return self.inner.sample(torch.Size(sample_shape))
+
+    def rsample(self, sample_shape: Iterable[int] = ()) -> torch.Tensor: return self.inner.rsample(torch.Size(sample_shape))
+
+    def expand(self, batch_shape: Iterable[int], _instance: None = None) -> "SampledMoments":
+        return SampledMoments(self.inner.expand(torch.Size(batch_shape)))
 
 # %% ../nbs/00_core.ipynb #7469316e
 def check_rsample(head: Head, # over latents
@@ -255,8 +303,8 @@ def check_rsample(head: Head, # over latents
 def _moments(p: Distribution, name: str, event_dims: int) -> Moments:
     if event_dims == 1: return moments_of(p, 10)
     try: return Moments(p.mean, p.stddev, True)
-    except NotImplementedError: raise InputError(f"{name}: its {type(p).__name__} has no mean or no stddev; reports and "
-                                                 "figures need those of every pixel") from None
+    except NotImplementedError: raise InputError(f"{name}: its {type(p).__name__} has no mean or no stddev, and reports and figures "
+                                                 "need those of every pixel; has_moments = False in the class has them estimated") from None
 
 
 def _check_shapes(head: Head, batch: tuple[int, ...]) -> None:
