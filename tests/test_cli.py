@@ -22,6 +22,8 @@ from vae_nb.basics.checks import InputError, InputTypeError, MissingPackageError
 from vae_nb.cli import COMMANDS, LIST_OPTIONS, create_parser, documented_parameters, function_from_source, main
 from vae_nb.data.built_in import BUILT_IN, bundled_digits
 from vae_nb.data.loading import KNOWN_NAMES, load_data
+from vae_nb.distributions.likelihoods import Imagewise
+from vae_nb.distributions.optimal_and_faithful import OptimalGaussian
 from vae_nb.evaluation.metrics import evaluate
 from vae_nb.models.vae import VAE, create_vae
 from vae_nb.training.fit import fit
@@ -191,7 +193,8 @@ def test_every_value_reaches_its_function(cli, monkeypatch):
     assert (code, err) == (0, "") and got == expected
     for function in (load_data, create_vae, fit):  # no option was forgotten in this test
         given = {name for name, p in signature(function).parameters.items() if p.default is not p.empty}
-        assert given - {"prior", "resume", "latent_channels"} == set(expected[function.__name__])  # resume: not with overwrite
+        elsewhere = {"prior", "resume", "latent_channels", "scope", "df"}  # below, or not with the others
+        assert given - elsewhere == set(expected[function.__name__])
 
 
 def test_latents_with_places_from_the_terminal(cli, monkeypatch):
@@ -199,6 +202,17 @@ def test_latents_with_places_from_the_terminal(cli, monkeypatch):
     models = []
     cli("train --limit 100 --encoder resnet --channels 4 4 --latent-channels 3")
     assert (models[0].latent_dim, models[0].config["latent_channels"]) == (3 * 7 * 7, 3)
+
+
+def test_noise_and_families_from_the_terminal(cli, monkeypatch):
+    monkeypatch.setattr("vae_nb.cli.train_model", lambda model, data, out, options, name: models.append(model) or [])
+    models = []
+    cli("train --limit 100 --encoder mlp --decoder mlp --hidden 4 --noise optimal --scope channelwise")
+    cli("train --limit 100 --encoder mlp --decoder mlp --hidden 4 --likelihood student_t --df 3 --noise imagewise --no-roughness")
+    optimal, student = (model.decoder.head for model in models)
+    assert isinstance(optimal, OptimalGaussian) and optimal.mean_variance.shape == (1, 1, 1)
+    assert isinstance(student, Imagewise) and student.family.df == 3 and "roughness" not in models[1].config
+    assert "df=1: expected more than 2" in cli("train --limit 100 --likelihood student_t --df 1")[2]
 
 
 def test_what_is_left_open_follows_from_the_images(cli, monkeypatch):

@@ -103,6 +103,7 @@ def test_moments_are_those_of_its_samples(name):
 @pytest.mark.parametrize("prior", PRIORS)
 @pytest.mark.parametrize("options", [dict(posterior="full_covariance", likelihood="bernoulli"), dict(noise="pixelwise"),
                                      dict(noise="imagewise"), dict(noise="homoscedastic"),
+                                     dict(noise="optimal"), dict(noise="faithful"), dict(likelihood="laplace"),
                                      dict(likelihood="discretised_logistic")], ids=lambda o: [*o.values()][-1])
 def test_annealing(prior, options):
     torch.manual_seed(0)
@@ -149,6 +150,7 @@ def test_narrow_mixtures(L, width, spread, precision):
 @pytest.mark.parametrize("network", ["mlp", "cnn"])
 @pytest.mark.parametrize("posterior", ["mean_field", "full_covariance"])
 @pytest.mark.parametrize("options", [dict(noise="pixelwise"), dict(noise="imagewise"), dict(noise="homoscedastic"),
+                                     dict(noise="faithful"), dict(likelihood="logistic"), dict(likelihood="student_t"),
                                      dict(likelihood="bernoulli"), dict(likelihood="discretised_logistic")],
                          ids=lambda o: [*o.values()][0])
 def test_torch_func(network, posterior, options):

@@ -17,7 +17,8 @@ x = torch.load("x.pt")
 torch.save([*encoder(x), *decoder(encoder(x)[0])], "out.pt")
 """
 KINDS = [("cnn", "full_covariance", dict(noise="imagewise")),
-         ("mlp", "mean_field", dict(likelihood="discretised_logistic"))]
+         ("mlp", "mean_field", dict(likelihood="discretised_logistic")), ("cnn", "mean_field", dict(noise="imagewise", roughness=True)),
+         ("cnn", "mean_field", dict(noise="faithful")), ("mlp", "mean_field", dict(likelihood="student_t"))]
 
 
 def moments(model, x):

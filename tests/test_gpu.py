@@ -27,6 +27,8 @@ MODELS = {
     "mlp": dict(encoder="mlp", decoder="mlp", hidden=(16,), likelihood="bernoulli"),
     "cnn": dict(channels=(8, 12), likelihood="bernoulli"), "gaussian": dict(channels=(8, 12), sigma_floor=0.05),
     "logistic": dict(channels=(8, 12), likelihood="discretised_logistic"),
+    "optimal": dict(channels=(8, 12), noise="optimal"), "faithful": dict(channels=(8, 12), noise="faithful"),
+    "student": dict(channels=(8, 12), likelihood="student_t"),
     "full covariance": dict(channels=(8, 12), likelihood="bernoulli", posterior=FullCovariance),
     "mixture": dict(channels=(8, 12), likelihood="bernoulli", prior=partial(v.LearnedMixture, 3, 4)),
 }

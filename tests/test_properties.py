@@ -19,7 +19,9 @@ few = settings(max_examples=COUNT or 25, deadline=None, derandomize=not COUNT, d
 LIKELIHOODS = [dict(likelihood="bernoulli"), dict(likelihood="discretised_logistic"),
                dict(likelihood="discretised_logistic", mean="sigmoid"), dict(noise="homoscedastic"),
                dict(noise="homoscedastic", sigma=0.1), dict(noise="imagewise"), dict(noise="pixelwise"),
-               dict(noise="pixelwise", mean="identity")]
+               dict(noise="pixelwise", mean="identity"), dict(noise="channelwise"), dict(noise="optimal"), dict(noise="faithful"),
+               dict(likelihood="laplace"), dict(likelihood="logistic", noise="imagewise"),
+               dict(likelihood="student_t", noise="channelwise", df=2.5)]
 PRIORS = {"normal": None, "mixture": lambda L: v.LearnedMixture(L, 3)}
 KINDS = ["random", "black", "white", "binary", "one bright pixel"]
 

@@ -22,6 +22,7 @@ from .networks.encoders import CNNEncoder as CNNEncoder, MLPEncoder as MLPEncode
 from .networks.decoders import CNNDecoder as CNNDecoder, MLPDecoder as MLPDecoder
 from .networks.residual import ResNetDecoder as ResNetDecoder, ResNetEncoder as ResNetEncoder
 from .networks.labels import Labelled as Labelled
+from .networks.branches import Branches as Branches
 
 # distributions: posteriors, priors, likelihoods
 from .distributions.posteriors import FullCovariance as FullCovariance, MeanField as MeanField
@@ -32,9 +33,13 @@ from .distributions.priors import (
 )
 from .distributions.likelihoods import (
     BernoulliLikelihood as BernoulliLikelihood,
-    GaussianLikelihood as GaussianLikelihood,
+    Channelwise as Channelwise,
+    Homoscedastic as Homoscedastic,
     HomoscedasticGaussian as HomoscedasticGaussian,
+    Imagewise as Imagewise,
     ImagewiseGaussian as ImagewiseGaussian,
+    LocationScale as LocationScale,
+    Pixelwise as Pixelwise,
     PixelwiseGaussian as PixelwiseGaussian,
 )
 from .distributions.beta_nll import beta_nll_score as beta_nll_score

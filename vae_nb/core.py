@@ -25,6 +25,7 @@ class Head(nn.Module):
     levels: int | None = None     # values that a pixel can take, equally spaced in [0, 1]; None: log_prob is a density
     has_moments: bool = True      # do its distributions over images know mean and stddev? False: samples estimate them
     detached: int = 0             # so many last channels of `raw` come from a branch that sends no gradient to its input
+    keeps: bool = False           # does `observe` keep something for later? Then it has `forget` too
     score: Callable[..., torch.Tensor] | None = None # a method `(p, x, log_prob=…)`, maximised in training; see `Terms`
 
     def __init__(self,
@@ -46,6 +47,9 @@ class Head(nn.Module):
                 ) -> Distribution:   # batch (k, B)
         "In training, a likelihood sees the images too: it may keep a number for later, and gives the distribution to score."
         return p
+
+    def forget(self) -> None:
+        "Begin anew with what `observe` keeps: `fit` calls it after each epoch, and then shows the head training images."
 
     def check_data(self,
                    x: torch.Tensor, # (..., *event_shape), float, pixels in [0, 1]

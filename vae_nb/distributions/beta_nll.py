@@ -48,6 +48,8 @@ def beta_score(beta: float, # between 0 and 1
                ) -> Callable[..., torch.Tensor]: # `(p, x, log_prob=None) -> score`
     "The β-NLL as a score for `Terms`, after a look at whether it suits the likelihood."
     beta = check_beta(beta)
+    if head.score:
+        raise InputError(f"beta_nll={beta:g} with {type(head).__name__}, which has a score of its own; expected one of them: beta_nll=None")
     if not head.heteroscedastic:
         warnings.warn(f"beta_nll={beta:g} is meant for a Gaussian with imagewise or pixelwise noise; with "
                       f"{type(head).__name__} it only rescales the reconstruction against the KL.", stacklevel=3)

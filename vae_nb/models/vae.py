@@ -31,11 +31,15 @@ from ..core import Conditional, Head, Terms, check_rsample, moments_of
 from ..data.arrays import check_range
 from ..data.splits import Data
 from ..distributions.discretised import DiscretisedLogistic
-from ..distributions.likelihoods import (PIXEL_SIGMA_FLOOR, BernoulliLikelihood, GaussianLikelihood,
-                                              HomoscedasticGaussian, ImagewiseGaussian, PixelwiseGaussian)
+from ..distributions.likelihoods import (PIXEL_SIGMA_FLOOR, BernoulliLikelihood, Channelwise, Homoscedastic,
+                                              HomoscedasticGaussian, Imagewise, ImagewiseGaussian, LocationScale, Pixelwise,
+                                              PixelwiseGaussian)
+from ..distributions.location_scale import FAMILIES
+from ..distributions.optimal_and_faithful import FaithfulGaussian, OptimalGaussian
 from ..distributions.posteriors import FullCovariance, MeanField
 from ..distributions.priors import GaussianPrior
 from .tensor_files import FORMAT, digest, load_tensors, load_weights, replace_file, save_tensors
+from ..networks.branches import Branches
 from ..networks.decoders import CNNDecoder, MLPDecoder
 from ..networks.encoders import CNNEncoder, MLPEncoder, Network, SeesRoughness, check_channels, downsampled_sizes
 from ..networks.labels import Labelled, Labels, joint_labels, labelled, labels_of, widened
@@ -187,7 +191,9 @@ class VAE(nn.Module):
         x = self.as_floats(x)
         q = self.encoder(x, y)
         with torch.autocast(x.device.type, enabled=False): z = q.rsample((check_count("k", k),))  # (k, B, L)
-        return Terms(x, q, z, self.decoder(z, y), self.prior(), score)
+        p, head = self.decoder(z, y), self.decoder.head
+        if self.training: p, score = head.observe(p, x), score or head.score
+        return Terms(x, q, z, p, self.prior(), score)
 
     if TYPE_CHECKING:  # torch hides from type checkers which attributes a module has, and what a call of it returns
         __getattr__: None  # no others than those written down
@@ -276,7 +282,7 @@ def describe(model: VAE) -> str:
 # %% ../../nbs/models/01_vae.ipynb #08bf535f
 def _may_be_simulated(head: Head, x: torch.Tensor, low: float, high: float) -> bool:
     "Can images with pixels from `low` to `high`, beyond [0, 1], be draws of this likelihood? Perhaps with a warning."
-    if not isinstance(head, GaussianLikelihood) or not (-10 <= low and high <= 11): return False
+    if not isinstance(head, LocationScale) or not (-10 <= low and high <= 11): return False
     if high <= 1 and (low == -1 if isinstance(head.link, nn.Identity) else -1 <= low < -0.5): return False  # scaled
     head.check_data(x)
     return True
@@ -300,21 +306,26 @@ def check_images_for(model: "VAE",        # for its image shape and its likeliho
 # %% ../../nbs/models/01_vae.ipynb #b822123f
 NetworkChoice = Literal["cnn", "resnet", "mlp"] | nn.Module
 PosteriorChoice = Literal["mean_field", "full_covariance"] | Head
-LikelihoodChoice = Literal["gaussian", "bernoulli", "discretised_logistic"] | Head
-NoiseName = Literal["pixelwise", "imagewise", "homoscedastic"]
+LikelihoodChoice = Literal["gaussian", "laplace", "logistic", "student_t", "bernoulli", "discretised_logistic"] | Head
+NoiseName = Literal["pixelwise", "imagewise", "homoscedastic", "channelwise", "optimal", "faithful"]
+ScopeName = Literal["homoscedastic", "channelwise", "pixelwise", "imagewise"]
 LinkName = Literal["sigmoid", "identity"]
 Activation = str | Callable[[], nn.Module]
 
 _encoders = {"cnn": CNNEncoder, "resnet": ResNetEncoder, "mlp": MLPEncoder}
 _decoders = {"cnn": CNNDecoder, "resnet": ResNetDecoder, "mlp": MLPDecoder}
 _posteriors = {"mean_field": MeanField, "full_covariance": FullCovariance}
-_likelihoods = {"gaussian": None, "bernoulli": BernoulliLikelihood, "discretised_logistic": DiscretisedLogistic}
-_noises = {"pixelwise": PixelwiseGaussian, "imagewise": ImagewiseGaussian, "homoscedastic": HomoscedasticGaussian}
+_likelihoods = {"bernoulli": BernoulliLikelihood, "discretised_logistic": DiscretisedLogistic} # beside location–scale families
+_noises = {"pixelwise": PixelwiseGaussian, "imagewise": ImagewiseGaussian, "homoscedastic": HomoscedasticGaussian,
+           "channelwise": Channelwise, "optimal": OptimalGaussian, "faithful": FaithfulGaussian} # of a Gaussian
+_scopes = {"pixelwise": Pixelwise, "imagewise": Imagewise, "homoscedastic": Homoscedastic, "channelwise": Channelwise} # of others
 
 # %% ../../nbs/models/01_vae.ipynb #2e169144
+SCALE_OPTIONS = dict(noise="pixelwise", mean="sigmoid", sigma=None, sigma_floor=PIXEL_SIGMA_FLOOR) # of a location–scale family
 LIKELIHOOD_OPTIONS: dict[str, dict] = { # which options a likelihood has, and their defaults
-    "gaussian": dict(noise="pixelwise", mean="sigmoid", sigma=None, sigma_floor=PIXEL_SIGMA_FLOOR),
-    "bernoulli": {}, "discretised_logistic": dict(mean="identity")}
+    "gaussian": SCALE_OPTIONS | dict(scope=None), "laplace": SCALE_OPTIONS, "logistic": SCALE_OPTIONS,
+    "student_t": SCALE_OPTIONS | dict(df=5.0), "bernoulli": {}, "discretised_logistic": dict(mean="identity")}
+NOISE_OPTIONS = {"homoscedastic": ("sigma",), "optimal": ("scope",), "faithful": ("scope", "sigma")} # those of some noises only
 
 
 def _likelihood_options(likelihood: LikelihoodChoice, given: dict) -> dict:
@@ -329,13 +340,16 @@ def _likelihood_options(likelihood: LikelihoodChoice, given: dict) -> dict:
 
 def _likelihood(image_shape: tuple[int, ...], likelihood: LikelihoodChoice, options: dict) -> Head:
     if isinstance(likelihood, Head): return likelihood
-    if likelihood != "gaussian": return _likelihoods[likelihood](image_shape, **options)
-    noise, sigma = options["noise"], options["sigma"]
-    head_type = lookup("noise", noise, _noises)
-    if sigma is None: options = {name: value for name, value in options.items() if name != "sigma"}
-    elif head_type is not HomoscedasticGaussian:
-        raise InputError(f"sigma={sigma!r}: a fixed σ needs noise='homoscedastic', came {noise!r}")
-    return head_type(image_shape, **{name: value for name, value in options.items() if name != "noise"})
+    if likelihood in _likelihoods: return _likelihoods[likelihood](image_shape, **options)
+    noise, gaussian = options["noise"], likelihood == "gaussian"
+    head_type = lookup("noise", noise, _noises if gaussian else _scopes)
+    options = {name: value for name, value in options.items() if name != "noise" and value is not None}
+    for name in ("sigma", "scope"):
+        if name in options and name not in NOISE_OPTIONS.get(noise, ()):
+            owners = [other for other, names in NOISE_OPTIONS.items() if name in names and (gaussian or other in _scopes)]
+            raise InputError(f"{name}={options[name]!r} belongs to noise={' or '.join(map(repr, owners))}; came {noise!r}")
+    if not gaussian: options["family"] = FAMILIES[likelihood](**({"df": options.pop("df")} if "df" in options else {}))
+    return head_type(image_shape, **options)
 
 # %% ../../nbs/models/01_vae.ipynb #fef4ad22
 def _network(argument: str, network: NetworkChoice, known: dict, *shapes, hidden, channels, kernel_size, spatial,
@@ -359,6 +373,18 @@ def _encoder(given: dict,                # the arguments of `create_vae`
         raise InputError(refusal("roughness", rough, f"a named network; encoder is your own {type(network).__name__}, which sees the image alone"))
     pixels = given["image_shape"][0]
     return SeesRoughness(in_shape, pixels, _network("encoder", network, _encoders, (C + pixels, *size), out_shape, **how))
+
+
+def _decoder(network: NetworkChoice,
+             in_shape: tuple[int, ...], # of latents, beside the numbers of a label
+             head: Head,                # says how many of the raw numbers need a branch of their own
+             how: dict,                 # options of a network
+             ) -> nn.Module:
+    "The decoder's network; where the head wants a branch on detached features, two of a kind."
+    if not head.detached or isinstance(network, nn.Module):
+        return _network("decoder", network, _decoders, *in_shape, head.param_shape, **how)
+    C, *size = head.param_shape
+    return Branches(*(_network("decoder", network, _decoders, *in_shape, (n, *size), **how) for n in (C - head.detached, head.detached)))
 
 # %% ../../nbs/models/01_vae.ipynb #45bc25ed
 def _latent_dim(given: dict # the arguments of `create_vae`
@@ -396,7 +422,8 @@ def settings_for(data: Data,
     found: dict = dict(image_shape=data.image_shape)
     if given["activation"] is None: found["activation"] = "silu"
     if given["roughness"] is None and isinstance(given["encoder"], str): found["roughness"] = given["noise"] == "imagewise"
-    pixelwise = given["likelihood"] == "gaussian" and given["noise"] in (None, "pixelwise")
+    pixelwise = isinstance(family := given["likelihood"], str) and family in (*FAMILIES, "gaussian") and (
+        given["noise"] in (None, "pixelwise") or given["noise"] == "faithful" and given["scope"] in (None, "pixelwise"))
     if pixelwise and given["sigma_floor"] is None and flat_share(data) >= FLAT_SHARE: found["sigma_floor"] = FLAT_SIGMA_FLOOR
     return found
 
@@ -410,6 +437,9 @@ def _plain(value):
     return {"own": getattr(value, "__name__", type(value).__name__)}
 
 # %% ../../nbs/models/01_vae.ipynb #7d3b0a11
+LATER = "classes", "roughness", "scope", "df" # options that came after the format of config.json
+
+
 def build(given: dict, # the arguments of `create_vae`
           device: str | None = None, # "meta": known parts get no numbers, so that no size costs memory; None: as usual
           ) -> "VAE":
@@ -419,7 +449,8 @@ def build(given: dict, # the arguments of `create_vae`
     if given["activation"] is None:
         given["activation"] = "silu" if "resnet" in (given["encoder"], given["decoder"]) else "relu"
     image_shape, latent_dim, posterior, prior = (given[name] for name in ("image_shape", "latent_dim", "posterior", "prior"))
-    options = _likelihood_options(given["likelihood"], {n: given[n] for n in ("noise", "mean", "sigma", "sigma_floor")})
+    names = dict.fromkeys(name for options in LIKELIHOOD_OPTIONS.values() for name in options)
+    options = _likelihood_options(given["likelihood"], {name: given[name] for name in names})
     if image_shape[2] in (1, 3, 4) and image_shape[0] > 4:
         warnings.warn(f"image_shape={image_shape} means {image_shape[0]} channels of "
                       f"{image_shape[1]}×{image_shape[2]} pixels; were the channels meant to come last?", stacklevel=3)
@@ -431,8 +462,8 @@ def build(given: dict, # the arguments of `create_vae`
         how = {name: given[name] for name in ("hidden", "channels", "kernel_size", "activation")}
         how["spatial"] = given["latent_channels"] is not None
         to_latents = _encoder(given, widened(image_shape, labels), q_head.param_shape, how)
-        to_images = _network("decoder", given["decoder"], _decoders, *widened((latent_dim,), labels), p_head.param_shape,
-                             float32_out=options.get("mean") == "identity", **how)
+        how["float32_out"] = options.get("mean") == "identity"
+        to_images = _decoder(given["decoder"], widened((latent_dim,), labels), p_head, how)
         to_latents = labelled(to_latents, image_shape, labels, own["encoder"])
         to_images = labelled(to_images, (latent_dim,), labels, own["decoder"])
         if prior is None: prior = GaussianPrior(latent_dim)
@@ -441,7 +472,7 @@ def build(given: dict, # the arguments of `create_vae`
     model = VAE(Conditional(to_latents, q_head, image_shape, seen),
                 Conditional(to_images, p_head, (latent_dim,), shown), prior)
     model.config = {name: _plain(value) for name, value in (given | options).items()
-                    if name not in ("classes", "roughness") or value}  # a model without is written down as ever
+                    if name not in LATER or value}  # a model without is written down as ever
     return model
 
 # %% ../../nbs/models/01_vae.ipynb #5e1f0003
@@ -476,8 +507,9 @@ def create_vae(image_shape: "Sequence[int] | Data",     # (C, H, W), or the data
                encoder: NetworkChoice = "cnn",          # "cnn", "resnet", "mlp", or a module: (n, C, H, W) to (n, *param_shape)
                decoder: NetworkChoice = "cnn",          # "cnn", "resnet", "mlp", or a module: (n, L) to (n, *param_shape)
                posterior: PosteriorChoice = "mean_field", # "mean_field", "full_covariance", or a `Head`
-               likelihood: LikelihoodChoice = "gaussian", # "gaussian", "bernoulli", "discretised_logistic", or a `Head`
-               noise: NoiseName | None = None, # σ of a Gaussian: "pixelwise" (None), "imagewise" or "homoscedastic"
+               likelihood: LikelihoodChoice = "gaussian", # a name from `LIKELIHOOD_OPTIONS`, or a `Head`
+               noise: NoiseName | None = None, # σ: "pixelwise" (None), "imagewise", "homoscedastic", "channelwise";
+                                               # of a Gaussian also "optimal" or "faithful"
                hidden: Sequence[int] = (512, 256),      # widths of an MLP encoder; the decoder mirrors them; (): linear
                channels: Sequence[int] | None = None,   # of a CNN encoder, one per halving; (): none; None: by the image
                kernel_size: int = 3,                    # of the CNN's convolutions, odd
@@ -488,6 +520,8 @@ def create_vae(image_shape: "Sequence[int] | Data",     # (C, H, W), or the data
                prior: nn.Module | None = None,          # p(z); None: the standard normal
                latent_channels: int | None = None,      # latents with places: so many small maps; None: a vector
                classes: int | Sequence[str] | None = None, # conditional on a label: how many classes, or their names; None: no
+               scope: ScopeName | None = None,          # of optimal noise (None: "homoscedastic") and faithful ("pixelwise")
+               df: float | None = None,                 # degrees of freedom of a Student-t, above 2; None: 5
                roughness: bool | None = None,           # show the encoder how rough an image is; None: no, with data for imagewise
                ) -> VAE:                                # untrained, on the CPU
     """Build a VAE from names, numbers and, where wanted, modules of your own.

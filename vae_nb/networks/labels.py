@@ -120,6 +120,7 @@ class Labelled(nn.Module):
             raise InputError(f"network takes {known}; expected {wide}, an input of shape {self.in_shape} with its label")
         self.out_shape: tuple[int, ...] = getattr(network, "out_shape", None) or probe(network, wide)
         self.label_shape = wide[0] - self.in_shape[0], *wide[1:]
+        self.detached: int = getattr(network, "detached", 0)  # as a `Branches` has it
         self.embedding = nn.Embedding(len(self.labels), prod(self.label_shape))
         if len(wide) > 1: nn.init.normal_(self.embedding.weight, std=0.01)  # a posterior begins as q(z|x)
 

@@ -25,7 +25,7 @@ from torch.distributions import Distribution, Independent, Normal
 
 from ..basics.checks import InputError, check_count, check_path, check_positive, hides_bar, lookup
 from ..basics.numerics import seed_generators
-from ..core import INACTIVE_KL, Terms, kl_per_dimension, moments_of
+from ..core import INACTIVE_KL, Head, Terms, kl_per_dimension, moments_of
 from ..data.splits import Data
 from ..data.loading import AnySource, as_data
 from ..distributions.beta_nll import beta_score, check_beta
@@ -94,7 +94,7 @@ def fit(model: VAE,            # trained in place
         data = main_first(lambda: as_data(data, seed=seed))
         given |= (chosen := open_settings(given, len(data.train), model))
         kl = kl_schedule(kl_weight)  # a number, or a function of t, the share of the training that is done
-        maximised = make_objective(objective, kl, beta_nll, len(data.train))
+        maximised = make_objective(objective, kl, beta_nll, len(data.train), model.decoder.head)
         score = None if beta_nll is None else beta_score(beta_nll, model.decoder.head, kl)
         if given["noise_warmup"]: score = warmup = NoiseWarmup(check_noise_warmup(given))
         s = checked_settings(given, data)  # what can't work is refused here, before anything is computed
@@ -142,6 +142,7 @@ def fit(model: VAE,            # trained in place
                     if grad_clip: accelerator.clip_grad_norm_(model.parameters(), s["grad_clip"])
                     opt.step(); opt.zero_grad()
                     advance(bar, sums if pixel_stats else None)
+                keep_for_later(model, data, s["batch_size"], device)
                 row = {"epoch": run.epoch + 1, "step": (run.epoch + 1) * steps, "lr": largest_rate(opt),
                        **weights, **named("train", sums.means(sum_over_processes))}
                 row |= validate(run, data, device, row["step"])
@@ -243,6 +244,7 @@ def make_objective(objective: Objective = "elbo",  # a key of `OBJECTIVES`, or a
                    kl_weight: float | Callable[[float], float] = 1.0, # of the KL; a function's value is given with a batch
                    beta_nll: float | None = None,  # β of the β-NLL score
                    n_images: int | None = None,    # in the training data, for objectives that need it
+                   head: Head | None = None,       # the likelihood, which may have a score of its own
                    ) -> Callable[..., torch.Tensor]: # of `Terms`
     "The function to be maximised, or an error if its parts don't go together."
     f = objective if callable(objective) else lookup("objective", objective, OBJECTIVES)
@@ -250,6 +252,9 @@ def make_objective(objective: Objective = "elbo",  # a key of `OBJECTIVES`, or a
     if getattr(f, "func", f) in (iwae, iwae_stl, iwae_dreg) and beta_nll is not None:
         raise InputError(f"beta_nll={beta_nll!r} with objective={name!r}: importance weights are densities, "
                          "and a β-NLL score is none; use objective='elbo'")
+    if getattr(f, "func", f) in (iwae, iwae_stl, iwae_dreg) and head is not None and head.score:
+        raise InputError(f"objective={name!r} with {type(head).__name__}: importance weights are densities, and what this "
+                         "likelihood maximises is none; use objective='elbo'")
     if _leaves_open(f, "n_images"): f = partial(f, n_images=n_images)
     if _leaves_open(f, "kl_weight"):
         return f if callable(kl_weight) else partial(f, kl_weight=check_weight("kl_weight", kl_weight))
@@ -482,6 +487,20 @@ def seed_epoch(seed: int, epoch: int, rank: int, device: torch.device) -> None:
     "Seed the noise of an epoch, on the CPU and on the device."
     sequence = np.random.SeedSequence([seed, epoch, rank])
     seed_generators(int(sequence.generate_state(1, np.uint64)[0]) >> 1, device)
+
+
+def keep_for_later(model: VAE, data: Data,
+                   batch_size: int, # images that are shown at once
+                   device: torch.device) -> None:
+    "What a likelihood keeps, such as an optimal σ, becomes that of the weights as they are, on up to 4,096 training images."
+    head = model.decoder.head
+    if not head.keeps: return
+    head.forget()
+    with evaluating(model):
+        for batch in islice(batches_for(model, data, "train", batch_size, device), -(-4096 // batch_size)):
+            own, x = bound(model, batch)
+            terms = own(x)
+            head.observe(terms.p, terms.x)
 
 
 def validate(run: Run, data: Data, device: torch.device,
