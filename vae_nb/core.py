@@ -266,7 +266,8 @@ class SampledMoments(Distribution):
         self.inner = inner
         super().__init__(inner.batch_shape, inner.event_shape, validate_args=False)
 
-    arg_constraints = {}
+    @property
+    def arg_constraints(self) -> dict: return {}
 
     @lazy_property
     def _moments(self) -> Moments: return moments_of(self.inner, 100)

@@ -26,8 +26,7 @@ def laplace(mean: torch.Tensor,  # (..., C, H, W), pixels
 # %% ../../nbs/distributions/05_location_scale.ipynb #495b4df6
 class Logistic(Distribution):
     "The logistic distribution: a sigmoid is its cumulative distribution function."
-    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
-    support, has_rsample = constraints.real, True
+    has_rsample = True
 
     def __init__(self,
                  loc: torch.Tensor,   # mean
@@ -36,6 +35,13 @@ class Logistic(Distribution):
                  ):
         self.loc, self.scale = torch.broadcast_tensors(loc, scale)
         super().__init__(self.loc.shape, validate_args=validate_args)
+
+    @property
+    def arg_constraints(self) -> dict[str, constraints.Constraint]:
+        return {"loc": constraints.real, "scale": constraints.positive}
+
+    @property
+    def support(self) -> constraints.Constraint: return constraints.real
 
     @property
     def mean(self) -> torch.Tensor: return self.loc
@@ -67,7 +73,15 @@ def logistic(mean: torch.Tensor,  # (..., C, H, W), pixels
     "A family for `LocationScale`: the logistic distribution."
     return Logistic(mean, sigma * (3 ** 0.5 / math.pi), validate_args=False)
 
-# %% ../../nbs/distributions/05_location_scale.ipynb #4a34b921
+# %% ../../nbs/distributions/05_location_scale.ipynb #fb28bbfd
+class StudentTPixels(StudentT):
+    "Student's t distribution with a `cdf`, which PyTorch's has not."
+    def cdf(self, value: torch.Tensor) -> torch.Tensor: # (..., *batch), without a gradient
+        from scipy.special import stdtr
+        e = ((value - self.loc) / self.scale).detach().double().cpu()
+        return torch.as_tensor(stdtr(self.df.detach().double().cpu().numpy(), e.numpy())).to(value)
+
+
 class StudentTFamily(nn.Module):
     "A family for `LocationScale`: Student's t distribution, whose tails a few wrong pixels fit into."
     def __init__(self,
@@ -82,7 +96,7 @@ class StudentTFamily(nn.Module):
                 sigma: torch.Tensor, # the standard deviation; broadcasts to `mean`
                 ) -> Distribution:   # of single pixels
         df = torch.as_tensor(self.df, dtype=mean.dtype, device=mean.device)
-        return StudentT(df, mean, sigma * ((self.df - 2) / self.df) ** 0.5, validate_args=False)
+        return StudentTPixels(df, mean, sigma * ((self.df - 2) / self.df) ** 0.5, validate_args=False)
 
     def extra_repr(self) -> str: return f"df={self.df:g}"
 

@@ -14,8 +14,7 @@ from torch.distributions import Distribution, Independent
 
 from ..basics.checks import check_image_shape, check_positive, lookup
 from ..basics.numerics import positive
-from ..core import pixel_log_prob
-from .likelihoods import PIXEL_SIGMA_FLOOR, LocationScale, normal
+from .likelihoods import PIXEL_SIGMA_FLOOR, LocationScale
 
 # %% ../../nbs/distributions/06_optimal_and_faithful.ipynb #1c06b11f
 WINDOW = 100 # batches that the kept mean goes over
@@ -97,4 +96,5 @@ class FaithfulGaussian(LocationScale):
               ) -> torch.Tensor: # (k, B), to be maximised; not a log-likelihood
         mean, sigma = p.mean, p.stddev
         alone = (mean_square(p, x, False) + self.sigma_floor ** 2).sqrt() if self.sigma is None else mean.new_tensor(self.sigma)
-        return sum(Independent(self.family(m, s), 3, validate_args=False).log_prob(x) for m, s in ((mean, alone), (mean.detach(), sigma)))
+        def density(mean, sigma): return Independent(self.family(mean, sigma), 3, validate_args=False).log_prob(x)  # (k, B)
+        return density(mean, alone) + density(mean.detach(), sigma)

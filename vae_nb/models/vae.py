@@ -372,7 +372,9 @@ def _encoder(given: dict,                # the arguments of `create_vae`
     if isinstance(network, nn.Module):
         raise InputError(refusal("roughness", rough, f"a named network; encoder is your own {type(network).__name__}, which sees the image alone"))
     pixels = given["image_shape"][0]
-    return SeesRoughness(in_shape, pixels, _network("encoder", network, _encoders, (C + pixels, *size), out_shape, **how))
+    inner = _network("encoder", network, _encoders, (C + pixels, *size), out_shape, **how)
+    assert isinstance(inner, Network)  # of a known kind
+    return SeesRoughness(in_shape, pixels, inner)
 
 
 def _decoder(network: NetworkChoice,

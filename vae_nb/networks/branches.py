@@ -20,10 +20,10 @@ class Branches(nn.Module):
                  ):
         super().__init__()
         self.main, self.side = check_type("main", main, nn.Module, "a module"), check_type("side", side, nn.Module, "a module")
-        shapes = [(getattr(n, "in_shape", None), getattr(n, "out_shape", None)) for n in (main, side)]
-        (takes, gives), (other, extra) = shapes
-        if None in (takes, gives, other, extra) or takes != other or gives[1:] != extra[1:]:
-            raise InputError(f"main goes from {takes} to {gives}, side from {other} to {extra}; expected the same input, and "
+        shapes: list[tuple[int, ...]] = [getattr(n, name, ()) for n in (main, side) for name in ("in_shape", "out_shape")]
+        takes, gives, other, extra = shapes
+        if not all((takes, gives, extra)) or takes != other or gives[1:] != extra[1:]:
+            raise InputError(f"main goes from {takes or '?'} to {gives or '?'}, side from {other or '?'} to {extra or '?'}; expected the same input, and "
                              "outputs that differ in their channels only")
         self.in_shape, self.out_shape = tuple(takes), (gives[0] + extra[0], *gives[1:])
         self.detached: int = extra[0]  # so many last channels are those of `side`
