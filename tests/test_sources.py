@@ -16,7 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vae_nb import IndexedImages, bits_per_dimension, create_vae, dequantised, evaluate, fit, load_data
+import vae_nb
+from vae_nb import IndexedImages, bits_per_dimension, create_vae, dequantised, evaluate, load_data
 from vae_nb.basics.checks import InputError, InputTypeError, MissingPackageError
 from vae_nb.cli import main
 from vae_nb.data import decoded_images, folders, picture_files
@@ -159,7 +160,7 @@ def test_arrays_of_more_than_eight_bits(dtype):
     assert said(load_data(x, scale=4095, **WHOLE)) == "" and load_data(x % 256, **WHOLE).train.dtype == torch.uint8
     signed = load_data(x.astype(np.int64) - 1000, **WHOLE)
     assert signed.scale == (int(x.min()) - 1000, int(x.max()) - 1000) and (signed.train.min(), signed.train.max()) == (0, 1)
-    with pytest.raises(InputError, match="scale=1000: the pixels of source run from 0 to 2.*, or scale=4095"): load_data(x, scale=1000)
+    with pytest.raises(InputError, match=r"scale=1000: the pixels of source run from \d+ to 2.*, or scale=4095"): load_data(x, scale=1000)
     with pytest.raises(InputError, match=r"source\[0\] has pixels from .* scale=4095, if that is"): load_data(list(x))
     with pytest.raises(InputError, match=r"scale=100: the pixels of source\[0\] run from .* or scale=4095"): load_data(list(x), scale=100)
 
@@ -193,7 +194,7 @@ def test_bits_are_not_counted_for_deep_images(tmp_path):
     for model, more in ((masses, {}), (density, dict(dequantised=True))):
         with pytest.raises(InputTypeError, match="expected uint8: .*Images of more than 8 bits have more levels"):
             bits_per_dimension(model, data.test, k=2, **more)
-    with pytest.raises(InputError, match="expects 8-bit pixels"): fit(masses, data, epochs=1, batch_size=4, **QUIET)
+    with pytest.raises(InputError, match="expects 8-bit pixels"): vae_nb.fit(masses, data, epochs=1, batch_size=4, **QUIET)
     with pytest.raises(InputError, match="expected 8-bit images"): dequantised(data)
     with pytest.raises(InputError, match="floats, of values from 0 to 4,095; bits are counted for 8-bit files"):
         _measure_bits(ReportInput(density, data, "test", 1, 2, 4, 1, 0, None))
@@ -427,6 +428,52 @@ def test_damaged_archives(tmp_path, archive):
     for name in ("b.zip", "b.tar", "b.npz", "b.npy", "b.pt", "b.png"):
         (tmp_path / name).write_bytes(b"nothing of the kind")
         with pytest.raises(InputError, match=f"b{name[1:]} can't be read"): load_data(tmp_path / name, **QUIET)
+
+
+def shard(path, samples, mode="w"):
+    "A tar archive; samples: name -> bytes."
+    with tarfile.open(path, mode) as t:
+        for member, content in samples.items():
+            info = tarfile.TarInfo(member)
+            info.size = len(content)
+            t.addfile(info, io.BytesIO(content))
+    return path
+
+
+@pytest.mark.parametrize("mode, label", [("w", lambda i: (".cls", b"%d" % (i % 3))), ("w:gz", lambda i: (".cls", b"abc"[i % 3:][:1])),
+                                         ("w", lambda i: (".json", b'{"label": "%s", "x": [1]}' % b"abc"[i % 3:][:1])),
+                                         ("w", lambda i: (".json", b'{"label": %d}' % (i % 3)))])
+def test_labels_of_webdataset(tmp_path, mode, label):
+    samples = {}
+    for i in range(30):
+        ending, content = label(i)
+        samples |= {f"part/{i:04}.png": png(Image.fromarray(digits[i])), f"part/{i:04}{ending}": content}
+    data = load_data(shard(tmp_path / ("x.tar" + ".gz" * (mode != "w")), samples | {"part/notes.txt": b""}, mode), **QUIET)
+    assert data.classes == (None if b"2" in content else ("a", "b", "c"))  # 29 % 3 is 2
+    for split in SPLITS:
+        for x, y in zip(data[split], data.labels[split]): assert y == next(i for i in range(30) if (digits[i] == x[0].numpy()).all()) % 3
+    assert "Labels by the .cls and .json members: " in said(data) and "Left out: 1 .txt file." in said(data)
+    own = load_data(tmp_path / ("x.tar" + ".gz" * (mode != "w")), labels=[7] * 30, **QUIET)
+    assert own.labels["train"].unique().tolist() == [7]
+
+
+@pytest.mark.parametrize("more, message", [
+    ({"2.png": b""}, r"1 of 3 pictures have no label: x.tar/2.png; expected .* or labels=… for all"),
+    ({"3.cls": b"1"}, "x.tar/3.cls is the label of no picture: there is no x.tar/3.png"),
+    ({"1.json": b'{"label": 4}'}, "x.tar/1 has two labels, '1' and '4'"), ({"1.cls": b" "}, "x.tar/1.cls holds the label ''"),
+    ({"1.json": b'{"label": true}'}, "x.tar/1.json holds the label True; expected an integer or a name")])
+def test_labels_of_webdataset_that_can_not_be(tmp_path, more, message):
+    samples = {f"{i}.png": png(Image.fromarray(digits[i])) for i in range(2)} | {"0.cls": b"0", "1.cls": b"1"}
+    if "2.png" in more: more = {"2.png": png(Image.fromarray(digits[2]))}
+    n = sum(name.endswith(".png") for name in samples | more)
+    with pytest.raises(InputError, match=message): load_data(shard(tmp_path / "x.tar", samples | more), **WHOLE)
+    assert len(load_data(tmp_path / "x.tar", labels=list(range(n)), **WHOLE).train) == n  # by the user's own
+
+
+def test_json_without_labels_is_no_label(tmp_path):
+    samples = {f"{'ab'[i % 2]}/{i}.png": png(Image.fromarray(digits[i])) for i in range(8)}
+    data = load_data(shard(tmp_path / "x.tar", samples | {"a/0.json": b'{"caption": 1}', "b/1.json": b"{", "all.json": b'{"label": 3}'}), **WHOLE)
+    assert data.classes == ("a", "b") and "Left out: 3 .json file" in said(data)
 
 
 def test_array_files(tmp_path):

@@ -253,7 +253,7 @@ def file_sources(files: FileList,
         numbers, source.classes = numbered(each) if files.labels is None else encoded(each)
         source.labels = torch.from_numpy(numbers)
         found = [f"{name} ({n:,})" for name, n in sorted(Counter(each).items())]
-        source.notes += (f"Labels by {'folder' if files.labels is None else 'the table'}: {listed(found, 10)}.",)
+        source.notes += (f"Labels by {'folder' if files.labels is None else files.labels_from}: {listed(found, 10)}.",)
     elif folders and any(folders) and asking.labels is None and files.labels is None:
         source.notes += ("Some images lie beside the subfolders, so these are no labels.",)
     describe(source, asking if asking.groups is not None or files.groups is None else replace(asking, groups=files.groups))
@@ -269,7 +269,7 @@ def path_source(path: Path, asking: Asking, argument: str) -> Opened: # of a fil
     name = path.name.lower()
     if name.endswith((".csv", ".tsv")): return file_sources(table_files(path), asking, argument)
     if name.endswith(".zip"): return file_sources(zip_files(path), asking, argument)
-    if name.endswith(tuple(ARCHIVE_SUFFIXES)): return file_sources(tar_files(path), asking, argument)
+    if name.endswith(tuple(ARCHIVE_SUFFIXES)): return file_sources(tar_files(path, asking.labels is None), asking, argument)
     if path.suffix.lower() in SUFFIXES: return file_sources(path_files([path], path.stem), asking, argument)
     if path.suffix.lower() not in READERS:
         raise InputError(f"{argument}={str(path)!r} is a file; expected a folder of images, or a file that ends in "
