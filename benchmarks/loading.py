@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import PIL
 from PIL import Image
 
 from made_with import made_with
@@ -77,7 +78,7 @@ def main():
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         runs.append(dict(files=n, shape=shape) | json.loads(done.stdout.splitlines()[-1]) | dict(goal=GOALS[kind]))
         print(runs[-1], flush=True)
-    report = dict(script="benchmarks/loading.py", **made_with(), OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS"), runs=runs)
+    report = dict(script="benchmarks/loading.py", **made_with(pillow=PIL.__version__, numpy=np.__version__), OMP_NUM_THREADS=os.environ.get("OMP_NUM_THREADS"), runs=runs)
     if given.share < 1: return
     replace_file(RESULT, lambda path: path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"))
 

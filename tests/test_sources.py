@@ -162,7 +162,7 @@ def test_arrays_of_more_than_eight_bits(dtype):
     assert signed.scale == (int(x.min()) - 1000, int(x.max()) - 1000) and (signed.train.min(), signed.train.max()) == (0, 1)
     with pytest.raises(InputError, match=r"scale=1000: the pixels of source run from \d+ to 2.*, or scale=4095"): load_data(x, scale=1000)
     with pytest.raises(InputError, match=r"source\[0\] has pixels from .* scale=4095, if that is"): load_data(list(x))
-    with pytest.raises(InputError, match=r"scale=100: the pixels of source\[0\] run from .* or scale=4095"): load_data(list(x), scale=100)
+    with pytest.raises(InputError, match=r"^scale=100: the pixels of source\[0\] run from .* or scale=4095"): load_data(list(x), scale=100)
 
 
 def test_test_images_have_the_range_of_the_training_images():
