@@ -179,7 +179,7 @@ def test_deep_images_of_ones_own_are_not_measured_silently(tmp_path):
     x = rng.integers(0, 3000, (9, 6, 6)).astype(np.uint16)
     for i in range(9): Image.fromarray(x[i]).save(tmp_path / f"{i}.png")
     for given in (x, tmp_path):
-        with pytest.warns(UserWarning, match="scaled by its own range: 0 is black and 4,095 is white"): evaluate(model, given)
+        with pytest.warns(UserWarning, match="scaled by their own range: 0 is black and 4,095 is white"): evaluate(model, given)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             evaluate(model, load_data(given, scale=4095, **WHOLE), "train")
@@ -752,3 +752,18 @@ def test_a_run_on_an_archive(cli, archive, tmp_path):
     assert "have changed since the run" in cli("evaluate runs/a --no-report")[2]
     pictures(tmp_path / "more", 20, 60)
     assert cli(f"train --data 'more/*.png' {TINY}")[0] == 0 and (tmp_path / "runs/more").is_dir()
+
+
+def test_other_deep_images_for_a_run(cli, tmp_path):
+    "Which value is white? Nobody knows but the user."
+    for name, top in (("a", 4000), ("b", 1000)): np.save(f"{name}.npy", rng.integers(0, top, (30, 6, 6)).astype(np.uint16))
+    code, out, err = cli(f"train --data a.npy {TINY}")
+    assert code == 0 and "0 is black and 4,095 is white (--scale 4095 keeps it so)" in out, err
+    code, out, err = cli("evaluate runs/a --no-report")
+    assert (code, err) == (0, ""), err
+    code, out, err = cli("evaluate runs/a --data b.npy --no-report")
+    assert code == 0 and "0 is black and 1,023 is white" in err and "if another value was white in training, scale= says which" in err
+    code, out, err = cli("evaluate runs/a --data b.npy --scale 4095 --no-report")
+    assert (code, err) == (0, ""), err
+    code, out, err = cli("evaluate runs/a --data b.npy --scale 100 --no-report")
+    assert code == 2 and "run from" in err and "scale 1023, which holds all of them" in err.replace("=", " "), err

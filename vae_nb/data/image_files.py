@@ -119,12 +119,13 @@ def read_headers(file: str | Path | IO[bytes],   # a file, or its bytes in a buf
         found, kept = [], n if reading.pages == "all" else 1
         for page in range(kept):
             if kept > 1: picture.seek(page)
+            check_planes(picture, name)
+            lost = loses_bits(picture)
             asked = picture.format != "PNG" or "exif" in picture.info  # else a PNG would be decoded to look for it
             turned = asked and picture.getexif().get(0x0112, 1) >= 5
             width, height = picture.size[::-1] if turned else picture.size
-            check_planes(picture, name)
             found.append(Header(picture.format or "", picture.mode, (height, width), picture.has_transparency_data,
-                                own_mode(picture, reading.background), loses_bits(picture), n - kept))
+                                own_mode(picture, reading.background), lost, n - kept))
         return found
 
 # %% ../../nbs/data/04_image_files.ipynb #ecd48806

@@ -29,7 +29,7 @@ from ..basics.checks import (InputError, InputTypeError, MissingPackageError, ch
                                   renamed)
 from .archives import ARCHIVE_SUFFIXES, archive_name, tar_files, zip_files
 from .array_files import READERS, array_file_source
-from .arrays import Colour, Fit, Mode, Pages, Reading, Scale, array_source, scale_meant
+from .arrays import Colour, Fit, Mode, Pages, Reading, Scale, array_source, scale_meant, scale_words
 from .built_in import BUILT_IN, bundled_digits, generate_images
 from .folders import (FileList, encoded, folder_files, folder_splits, inner_folders, numbered, path_files,
                                  pattern_files, table_files)
@@ -511,6 +511,14 @@ def load_whole(source: AnySource, # as for `load_data`
             del whole[e.split]
 
 # %% ../../nbs/data/11_loading.ipynb #20289ed3
+def warn_of_own_range(data: Data, # loaded for a trained model
+                      how: str,   # to give the range of the training images, for the message
+                      ) -> None:
+    "Warn where images with more than 8 bits were scaled by a range that they gave themselves."
+    if data.scale: warnings.warn(f"the images have more than 8 bits, and were scaled by their own range: "
+                                 f"{scale_words(data.scale)}; {how}", stacklevel=4)
+
+
 def as_data(x: AnySource | Data,
             argument: str = "data", # its name, for the message
             **options,           # of `load_data`

@@ -6,16 +6,14 @@
 __all__ = ['evaluate']
 
 # %% ../../nbs/evaluation/00_metrics.ipynb #feeeeeff
-import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..basics.checks import InputError, check_count, lookup
-from ..data.arrays import scale_words
 from ..data.splits import SPLITS, Data, ImageSource, Split
-from ..data.loading import as_data, is_known
+from ..data.loading import as_data, is_known, warn_of_own_range
 from ..models.vae import VAE, batches_for, check_images_for, check_labels, check_model
 from ..training.objectives import measure
 
@@ -48,9 +46,8 @@ def split_for(model: VAE,      # for its image shape and its likelihood
     check_model(model)
     if not has_splits(data):
         given, data, split = data, as_data(data, valid=0, test=0), "train"
-        if data.scale and not isinstance(given, ImageSource):
-            warnings.warn(f"data has more than 8 bits, and was scaled by its own range: {scale_words(data.scale)}. The range of "
-                          "the training images is taken by load_data(data, valid=0, test=0, scale=…)", stacklevel=3)
+        if not isinstance(given, ImageSource):
+            warn_of_own_range(data, "load_data(data, valid=0, test=0, scale=…) takes the range of the training images")
     data = as_data(data)
     if data.image_shape != model.image_shape:
         raise InputError(f"data has images of shape {data.image_shape}; the model expects {model.image_shape}"
