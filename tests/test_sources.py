@@ -16,13 +16,15 @@ import pytest
 import torch
 from PIL import Image
 
-from vae_nb import IndexedImages, load_data
-from vae_nb.basics.checks import InputError, MissingPackageError
+import vae_nb
+from vae_nb import IndexedImages, bits_per_dimension, create_vae, dequantised, evaluate, load_data
+from vae_nb.basics.checks import InputError, InputTypeError, MissingPackageError
 from vae_nb.cli import main
 from vae_nb.data import decoded_images, folders, picture_files
 from vae_nb.data.built_in import bundled_digits
 from vae_nb.data.picture_files import PictureFiles
 from vae_nb.data.splits import SPLITS
+from vae_nb.evaluation.report_sections import ReportInput, _measure_bits
 
 digits = bundled_digits()["test_images"]
 rng = np.random.default_rng(0)
@@ -122,7 +124,10 @@ def test_sixteen_bits(tmp_path):
     assert rows == {tuple(image.flatten().tolist()) for image in x}
     half = load_data(tmp_path, scale=8190, **WHOLE)
     torch.testing.assert_close(half.train * 2, data.train)
-    with pytest.raises(InputError, match="has pixels from .* expected 0 to 1000"): load_data(tmp_path, scale=1000, **WHOLE)
+    for options in ({}, dict(skip_broken=True)):  # the option is wrong, not the files
+        with pytest.raises(InputError, match=r"^scale=1000: the pixels of .*0.png, .*4.tif run from \d+ to 2999; "
+                                             "expected 0 to 1000, or scale=4095, which holds all of them$"):
+            load_data(tmp_path, scale=1000, **options, **WHOLE)
 
 
 def test_float_files(tmp_path):
@@ -144,12 +149,112 @@ def test_floats_are_advised_by_their_own_maximum(top):
     assert torch.equal(load_data(x, scale=top, **WHOLE).train.max(), torch.tensor(1.0))
 
 
-def test_colour_with_sixteen_bits_is_said(tmp_path):
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.int64, ">u2"])
+def test_arrays_of_more_than_eight_bits(dtype):
+    "As files of 16 bits: by the bits that hold all values."
+    x = rng.integers(0, 3000, (20, 6, 6)).astype(dtype)
+    for given in (x, torch.from_numpy(x.astype(np.int64))):
+        data = load_data(given, **WHOLE)
+        assert "More than 8 bits: 0 is black and 4,095 is white (scale=4095 keeps it so)." in said(data) and data.scale == (0, 4095)
+        assert torch.equal(data.train[:, 0], torch.from_numpy(x.astype(float) / 4095).float()[data.indices["train"]])
+    assert said(load_data(x, scale=4095, **WHOLE)) == "" and load_data(x % 256, **WHOLE).train.dtype == torch.uint8
+    signed = load_data(x.astype(np.int64) - 1000, **WHOLE)
+    assert signed.scale == (int(x.min()) - 1000, int(x.max()) - 1000) and (signed.train.min(), signed.train.max()) == (0, 1)
+    with pytest.raises(InputError, match=r"scale=1000: the pixels of source run from \d+ to 2.*, or scale=4095"): load_data(x, scale=1000)
+    with pytest.raises(InputError, match=r"source\[0\] has pixels from .* scale=4095, if that is"): load_data(list(x))
+    with pytest.raises(InputError, match=r"^scale=100: the pixels of source\[0\] run from .* or scale=4095"): load_data(list(x), scale=100)
+
+
+def test_test_images_have_the_range_of_the_training_images():
+    deep, other = (rng.integers(0, 3000, (20, 6, 6)).astype(np.uint16) for _ in range(2))
+    data = load_data(deep, test=other // 16, valid=0, **QUIET)
+    assert torch.equal(data.test[:, 0], torch.from_numpy(other // 16 / 4095).float()[data.indices["test"]])
+    with pytest.raises(InputError, match="test has pixels above 255, and the training images have none; .*scale=4095"):
+        load_data(deep // 16, test=other, valid=0)
+    with pytest.raises(InputError, match="scale=4095: the pixels of test run from .*, or scale=16383"): load_data(deep, test=other * 5)
+
+
+def test_deep_images_of_ones_own_are_not_measured_silently(tmp_path):
+    model = create_vae((1, 6, 6), latent_dim=2, encoder="mlp", decoder="mlp", hidden=(4,))
+    x = rng.integers(0, 3000, (9, 6, 6)).astype(np.uint16)
+    for i in range(9): Image.fromarray(x[i]).save(tmp_path / f"{i}.png")
+    for given in (x, tmp_path):
+        with pytest.warns(UserWarning, match="scaled by their own range: 0 is black and 4,095 is white"): evaluate(model, given)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            evaluate(model, load_data(given, scale=4095, **WHOLE), "train")
+
+
+def test_bits_are_not_counted_for_deep_images(tmp_path):
+    "16 bits scaled by their range have other levels than the 256 of a file of 8 bits."
+    for i in range(12): Image.fromarray(rng.integers(0, 3000, (6, 6)).astype(np.uint16)).save(tmp_path / f"{i}.png")
+    data = load_data(tmp_path, valid=0, test=4, **QUIET)
+    options = dict(latent_dim=2, encoder="mlp", decoder="mlp", hidden=(4,))
+    masses, density = create_vae((1, 6, 6), likelihood="discretised_logistic", **options), create_vae((1, 6, 6), **options)
+    for model, more in ((masses, {}), (density, dict(dequantised=True))):
+        with pytest.raises(InputTypeError, match="expected uint8: .*Images of more than 8 bits have more levels"):
+            bits_per_dimension(model, data.test, k=2, **more)
+    with pytest.raises(InputError, match="expects 8-bit pixels"): vae_nb.fit(masses, data, epochs=1, batch_size=4, **QUIET)
+    with pytest.raises(InputError, match="expected 8-bit images"): dequantised(data)
+    with pytest.raises(InputError, match="floats, of values from 0 to 4,095; bits are counted for 8-bit files"):
+        _measure_bits(ReportInput(density, data, "test", 1, 2, 4, 1, 0, None))
+
+
+def deep_png(x): # (H, W, 2 to 4), uint16, which Pillow can't write
     def chunk(kind, content): return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
-    rows = b"".join(b"\0" + rng.integers(0, 65536, 12).astype(">u2").tobytes() for _ in range(4))
-    head = (4).to_bytes(4, "big") * 2 + bytes([16, 2, 0, 0, 0])
-    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
-    assert "1 image in colour with 16 bits are read as 8 bits" in said(load_data(tmp_path, **WHOLE))
+    h, w, C = x.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in x)
+    head = w.to_bytes(4, "big") + h.to_bytes(4, "big") + bytes([16, {2: 4, 3: 2, 4: 6}[C], 0, 0, 0])
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def deep_tiff(x, planar=1, compressed=False): # (H, W, 3), uint16
+    (h, w, C), data = x.shape, (x if planar == 1 else np.moveaxis(x, -1, 0)).astype("<u2").tobytes()
+    parts = [data] if planar == 1 else [data[i * 2 * h * w:][:2 * h * w] for i in range(C)]
+    if compressed: parts = [zlib.compress(part) for part in parts]
+    at = 8
+    entries, lists, n = [], b"", sum(map(len, parts))
+    def entry(tag, kind, values):
+        nonlocal lists
+        x = np.array(values, {3: "<u2", 4: "<u4"}[kind]).tobytes()
+        if len(x) > 4: x, lists = np.uint32(at + n + len(lists)).tobytes(), lists + x
+        entries.append(np.array([tag, kind], "<u2").tobytes() + np.array([len(values)], "<u4").tobytes() + x.ljust(4, b"\0"))
+    for tag, values in {256: [w], 257: [h], 258: [16] * C, 259: [8 if compressed else 1], 262: [2]}.items(): entry(tag, 3, values)
+    entry(273, 4, (at + np.cumsum([0, *map(len, parts)])[:-1]).tolist())
+    for tag, values in {277: [C], 278: [h]}.items(): entry(tag, 3, values)
+    entry(279, 4, [len(part) for part in parts])
+    entry(284, 3, [planar])
+    head = b"II*\0" + np.uint32(at + n + len(lists)).tobytes()
+    return head + b"".join(parts) + lists + np.uint16(len(entries)).tobytes() + b"".join(entries) + bytes(4)
+
+
+DEEP = rng.integers(0, 65536, (4, 5, 4)).astype(np.uint16)
+DEEP_FILES = {"rgb.png": deep_png(DEEP[..., :3]), "rgba.png": deep_png(DEEP), "la.png": deep_png(DEEP[..., :2]),
+              "plain.tif": deep_tiff(DEEP[..., :3]), "compressed.tif": deep_tiff(DEEP[..., :3], 1, True),
+              "planes.tif": deep_tiff(DEEP[..., :3], 2, True), "a.ppm": b"P6 5 4 65535\n" + DEEP[..., :3].astype(">u2").tobytes(),
+              "ten bits.ppm": b"P6 5 4 1023\n" + (DEEP[..., :3] >> 6).astype(">u2").tobytes()}
+
+
+@pytest.mark.parametrize("name", DEEP_FILES)
+def test_colour_with_sixteen_bits_is_said(tmp_path, name):
+    (tmp_path / name).write_bytes(DEEP_FILES[name])
+    data = load_data(tmp_path, **WHOLE)
+    assert "1 picture of 16 bits a channel: the upper 8 bits were read" in said(data) and "with scale=65535" in said(data)
+    if name not in ("rgba.png", "la.png"):  # those show the background
+        assert np.abs(data.train[0].movedim(0, -1).numpy().astype(int) - (DEEP[..., :3] >> 8)).max() <= 1
+    for item in (DEEP_FILES[name], Image.open(tmp_path / name)):  # of a data set as well
+        assert "The first picture has 16 bits a channel" in said(load_data([item], **WHOLE))
+    photo(5, 4).save(tmp_path / name, "png")
+    assert "16 bits" not in said(load_data(tmp_path, **WHOLE)) + said(load_data([Image.open(tmp_path / name)], **WHOLE))
+
+
+def test_sixteen_bits_in_planes_are_refused(tmp_path):
+    "Pillow reads them as noise."
+    x = deep_tiff(DEEP[..., :3], 2)
+    (tmp_path / "planes.tif").write_bytes(x)
+    for source in (tmp_path, [x], [Image.open(tmp_path / "planes.tif")]):
+        with pytest.raises(InputError, match="more than 8 bits a channel in separate planes, which can't be read; .*scale=65535"):
+            load_data(source, **WHOLE)
 
 
 @pytest.mark.parametrize("name", ["stack.tif", "film.gif"])
@@ -204,16 +309,17 @@ BROKEN = {"truncated.png": png(photo())[:-40], "empty.png": b"", "text.png": b"n
 def test_broken_files_are_listed_together(tmp_path):
     pictures(tmp_path)
     for name, content in BROKEN.items(): (tmp_path / name).write_bytes(content)
-    os.mkfifo(tmp_path / "pipe.png")
+    pipes = hasattr(os, "mkfifo")  # Windows has none
+    if pipes: os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "gone.png").symlink_to("nowhere")
     (tmp_path / "circle.png").symlink_to("circle.png")
-    with pytest.raises(InputError, match="6 files can't be used.*skip_broken=True") as error: load_data(tmp_path, **QUIET)
+    with pytest.raises(InputError, match=f"{5 + pipes} files can't be used.*skip_broken=True") as error: load_data(tmp_path, **QUIET)
     for name, why in {"empty.png": "is empty", "text.png": "Unidentified", "bomb.png": "more than 178,956,970 pixels", "pipe.png": "no file",
                       "gone.png": "No such file", "circle.png": "symbolic links"}.items():
-        assert any(name in part and why in part for part in str(error.value).split("; ")), name
+        assert name == "pipe.png" and not pipes or any(name in part and why in part for part in str(error.value).split("; ")), name
     data = load_data(tmp_path, skip_broken=True, resize=28, **QUIET)
     assert len(everything(data)) == 30
-    for name in ("truncated.png", "pipe.png"): assert name in said(data)
+    for name in ("truncated.png", *["pipe.png"] * pipes): assert name in said(data)
     assert all(len(data.indices[split]) == len(data[split]) for split in SPLITS)
 
 
@@ -234,6 +340,7 @@ def test_mislabelled_files(tmp_path):
     assert "1 file of another format than the name says, read by content: " in said(data) and len(data.train) == 1
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
 def test_a_pipe_as_source(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InputError, match="is a pipe or a device"): load_data(tmp_path / "pipe")
@@ -321,6 +428,52 @@ def test_damaged_archives(tmp_path, archive):
     for name in ("b.zip", "b.tar", "b.npz", "b.npy", "b.pt", "b.png"):
         (tmp_path / name).write_bytes(b"nothing of the kind")
         with pytest.raises(InputError, match=f"b{name[1:]} can't be read"): load_data(tmp_path / name, **QUIET)
+
+
+def shard(path, samples, mode="w"):
+    "A tar archive; samples: name -> bytes."
+    with tarfile.open(path, mode) as t:
+        for member, content in samples.items():
+            info = tarfile.TarInfo(member)
+            info.size = len(content)
+            t.addfile(info, io.BytesIO(content))
+    return path
+
+
+@pytest.mark.parametrize("mode, label", [("w", lambda i: (".cls", b"%d" % (i % 3))), ("w:gz", lambda i: (".cls", b"abc"[i % 3:][:1])),
+                                         ("w", lambda i: (".json", b'{"label": "%s", "x": [1]}' % b"abc"[i % 3:][:1])),
+                                         ("w", lambda i: (".json", b'{"label": %d}' % (i % 3)))])
+def test_labels_of_webdataset(tmp_path, mode, label):
+    samples = {}
+    for i in range(30):
+        ending, content = label(i)
+        samples |= {f"part/{i:04}.png": png(Image.fromarray(digits[i])), f"part/{i:04}{ending}": content}
+    data = load_data(shard(tmp_path / ("x.tar" + ".gz" * (mode != "w")), samples | {"part/notes.txt": b""}, mode), **QUIET)
+    assert data.classes == (None if b"2" in content else ("a", "b", "c"))  # 29 % 3 is 2
+    for split in SPLITS:
+        for x, y in zip(data[split], data.labels[split]): assert y == next(i for i in range(30) if (digits[i] == x[0].numpy()).all()) % 3
+    assert "Labels by the .cls and .json members: " in said(data) and "Left out: 1 .txt file." in said(data)
+    own = load_data(tmp_path / ("x.tar" + ".gz" * (mode != "w")), labels=[7] * 30, **QUIET)
+    assert own.labels["train"].unique().tolist() == [7]
+
+
+@pytest.mark.parametrize("more, message", [
+    ({"2.png": b""}, r"1 of 3 pictures have no label: x.tar/2.png; expected .* or labels=… for all"),
+    ({"3.cls": b"1"}, "x.tar/3.cls is the label of no picture: there is no x.tar/3.png"),
+    ({"1.json": b'{"label": 4}'}, "x.tar/1 has two labels, '1' and '4'"), ({"1.cls": b" "}, "x.tar/1.cls holds the label ''"),
+    ({"1.json": b'{"label": true}'}, "x.tar/1.json holds the label True; expected an integer or a name")])
+def test_labels_of_webdataset_that_can_not_be(tmp_path, more, message):
+    samples = {f"{i}.png": png(Image.fromarray(digits[i])) for i in range(2)} | {"0.cls": b"0", "1.cls": b"1"}
+    if "2.png" in more: more = {"2.png": png(Image.fromarray(digits[2]))}
+    n = sum(name.endswith(".png") for name in samples | more)
+    with pytest.raises(InputError, match=message): load_data(shard(tmp_path / "x.tar", samples | more), **WHOLE)
+    assert len(load_data(tmp_path / "x.tar", labels=list(range(n)), **WHOLE).train) == n  # by the user's own
+
+
+def test_json_without_labels_is_no_label(tmp_path):
+    samples = {f"{'ab'[i % 2]}/{i}.png": png(Image.fromarray(digits[i])) for i in range(8)}
+    data = load_data(shard(tmp_path / "x.tar", samples | {"a/0.json": b'{"caption": 1}', "b/1.json": b"{", "all.json": b'{"label": 3}'}), **WHOLE)
+    assert data.classes == ("a", "b") and "Left out: 3 .json file" in said(data)
 
 
 def test_array_files(tmp_path):
@@ -599,3 +752,18 @@ def test_a_run_on_an_archive(cli, archive, tmp_path):
     assert "have changed since the run" in cli("evaluate runs/a --no-report")[2]
     pictures(tmp_path / "more", 20, 60)
     assert cli(f"train --data 'more/*.png' {TINY}")[0] == 0 and (tmp_path / "runs/more").is_dir()
+
+
+def test_other_deep_images_for_a_run(cli, tmp_path):
+    "Which value is white? Nobody knows but the user."
+    for name, top in (("a", 4000), ("b", 1000)): np.save(f"{name}.npy", rng.integers(0, top, (30, 6, 6)).astype(np.uint16))
+    code, out, err = cli(f"train --data a.npy {TINY}")
+    assert code == 0 and "0 is black and 4,095 is white (--scale 4095 keeps it so)" in out, err
+    code, out, err = cli("evaluate runs/a --no-report")
+    assert (code, err) == (0, ""), err
+    code, out, err = cli("evaluate runs/a --data b.npy --no-report")
+    assert code == 0 and "0 is black and 1,023 is white" in err and "if another value was white in training, scale= says which" in err
+    code, out, err = cli("evaluate runs/a --data b.npy --scale 4095 --no-report")
+    assert (code, err) == (0, ""), err
+    code, out, err = cli("evaluate runs/a --data b.npy --scale 100 --no-report")
+    assert code == 2 and "run from" in err and "scale 1023, which holds all of them" in err.replace("=", " "), err

@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 from .encoding import encode_all
 from ..basics.checks import InputError, check_count
 from ..basics.numerics import seed_generators
+from ..data.arrays import as_tensor, check_range
 from ..data.loading import load_data
 from ..evaluation.metrics import evaluate
 from ..models.vae import create_vae, evaluating
@@ -28,6 +29,7 @@ def as_images(X: Any,                         # (N, D), (N, H, W) or (N, C, H, W
               ) -> np.ndarray:                # (N, C, H, W)
     "A table of pixels, or images, as images."
     x = np.asarray(X)
+    if x.size: check_range(as_tensor(x, "X"), "X")  # `load_data` would scale what has more than 8 bits, each time by itself
     if x.ndim == 3: x = x[:, None]
     if x.ndim == 4 and image_shape in (None, x.shape[1:]): return x
     side = round(x.shape[1] ** 0.5) if x.ndim == 2 else 0

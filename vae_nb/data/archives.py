@@ -8,6 +8,7 @@ __all__ = []
 # %% ../../nbs/data/08_archives.ipynb #4ce0e13a
 import bz2
 import gzip
+import json
 import lzma
 import os
 import stat
@@ -15,6 +16,7 @@ import tarfile
 import tempfile
 import threading
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -45,6 +47,53 @@ def add_members(found: FileList,            # to which the pictures are added, a
                 found.broken[full] = f"{printable(full)} says that it has {size / 2 ** 30:,.1f} GB; expected a picture"
             else: kept.append(i); found.names.append(full); found.folders.append(path.parts[:-1])
     return kept
+
+
+SAMPLE_LABELS = ".cls", ".json" # members of a sample of webdataset that may hold its label
+MAX_LABEL_BYTES = 2 ** 20
+
+
+def sample_key(name: str, # of a member
+               ) -> str:  # what all members of a sample begin with
+    "The name up to the first point, as webdataset has it."
+    path = PurePosixPath(name)
+    return str(path.parent / path.name.partition(".")[0])
+
+
+def label_in(name: str,      # of a member, for the message
+             content: bytes, # of that member
+             ) -> str | None: # None: it is a .json without a label
+    "The label that a member of a sample holds."
+    text = content.decode("utf-8", "replace").strip()
+    if not name.endswith(".json"): label = text
+    else:
+        try: found = json.loads(text)
+        except ValueError: return None
+        if not isinstance(found, dict) or "label" not in found: return None
+        label = found["label"]
+    if isinstance(label, (int, str)) and not isinstance(label, bool) and label != "": return str(label)
+    raise InputError(f"{printable(name)} holds the label {label!r}; expected an integer or a name")
+
+
+def sample_labels(found: FileList,           # with the pictures
+                  members: dict[str, bytes], # the .cls and .json members of the archive: name, as `found` has it -> content
+                  ) -> list[str] | None:     # of each picture; None: there are no labels
+    "The labels that lie beside the pictures; an InputError that names what has none, two, or no picture."
+    keys = [sample_key(name) for name in found.names]
+    pictures, labels = set(keys) | {sample_key(name) for name in found.broken}, {}
+    for name, content in members.items():
+        key = sample_key(name)
+        if key not in pictures and name.endswith(".json"): continue  # it may be anything
+        if (label := label_in(name, content)) is None: continue
+        if key not in pictures: raise InputError(f"{printable(name)} is the label of no picture: there is no {printable(key)}.png")
+        if labels.setdefault(key, label) != label:
+            raise InputError(f"{printable(key)} has two labels, {labels[key]!r} and {label!r}; expected one")
+    if not labels: return None
+    if without := [printable(name) for name, key in zip(found.names, keys) if key not in labels]:
+        more = f" and {len(without) - 5:,} more" if len(without) > 5 else ""
+        raise InputError(f"{len(without):,} of {len(keys):,} pictures have no label: {', '.join(without[:5])}{more}; expected a "
+                         ".cls or a .json with a label beside each, or labels=… for all")
+    return [labels[key] for key in keys]
 
 
 def archive_name(path: str | Path) -> str:
@@ -95,8 +144,10 @@ def plain_tar(path: str | Path) -> IO[bytes]:
     return whole
 
 
-def tar_files(path: str | Path) -> FileList:
-    "The pictures in a tar archive, compressed or not."
+def tar_files(path: str | Path,
+              labels: bool = True, # look for labels beside the pictures?
+              ) -> FileList:
+    "The pictures in a tar archive, compressed or not, with the labels of a shard of webdataset."
     try:
         file = plain_tar(path)
         file.seek(0)
@@ -110,10 +161,20 @@ def tar_files(path: str | Path) -> FileList:
     lock = threading.Lock()
     pictures = [regular[i] for i in add_members(found, path, [(m.name, m.size) for m in regular])]
 
-    def content(i: int) -> bytes:
+    def read(member: tarfile.TarInfo, name: str) -> bytes:
         with lock:  # one place in the file for all threads
-            file.seek(pictures[i].offset_data)
-            x = file.read(pictures[i].size)
-        if len(x) == pictures[i].size: return x
-        raise InputError(f"{printable(found.names[i])} is cut off in the archive: {len(x):,} bytes of {pictures[i].size:,}")
+            file.seek(member.offset_data)
+            x = file.read(member.size)
+        if len(x) == member.size: return x
+        raise InputError(f"{printable(name)} is cut off in the archive: {len(x):,} bytes of {member.size:,}")
+
+    def content(i: int) -> bytes: return read(pictures[i], found.names[i])
+
+    beside = {f"{found.prefix}{PurePosixPath(m.name)}": m for m in regular if m.name.endswith(SAMPLE_LABELS)
+              and m.size <= MAX_LABEL_BYTES and not any(part.startswith(".") for part in PurePosixPath(m.name).parts)}
+    if labels: found.labels = sample_labels(found, {name: read(m, name) for name, m in beside.items()})
+    if found.labels is not None:
+        found.labels_from = "the .cls and .json members"
+        keys = {*map(sample_key, found.names)}
+        found.left_out -= Counter(kind_left_out(name) for name in beside if sample_key(name) in keys)
     return found

@@ -7,16 +7,14 @@ __all__ = []
 
 # %% ../../nbs/data/10_array_files.ipynb #368361d2
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..basics.checks import InputError, MissingPackageError
-from .arrays import Reading, array_source, as_tensor, check_layout, value_range
+from .arrays import Reading, array_source, as_tensor, check_layout
 from .folders import encoded
-from .picture_files import Look, full_scale, scale_words
 from .splits import ImageSource
 from .streams import IndexedImages
 
@@ -113,13 +111,9 @@ def array_file_source(path: Path,
     else:
         x, moved = channels_first(as_tensor(x if isinstance(x, (torch.Tensor, np.ndarray)) else np.asarray(x[()]), argument))
         if moved: notes.append("The channels came last, and were moved to the front.")
-        integers = not x.is_floating_point() and x.dtype not in (torch.bool, torch.uint8)
-        if integers and reading.scale is None and value_range(x)[1] > 255:
-            reading = replace(reading, scale=full_scale([Look([], ends=[value_range(x)])]))
-            notes.append(f"More than 8 bits: {scale_words(reading.scale)}.")
         source = array_source(x, reading, argument=argument, by_content=True)
     if labels is not None: source.labels = torch.from_numpy(encoded(source.per_image(
         np.asarray(arrays[choose_array(arrays, path, labels, "labels")][:]).tolist(), "labels"))[0])
     shape, kind = "×".join(map(str, arrays[name].shape)), str(arrays[name].dtype).removeprefix("torch.")
-    source.notes = (f"Array {name + ' ' if name else ''}of {shape} {kind} found.", *notes)
+    source.notes = (f"Array {name + ' ' if name else ''}of {shape} {kind} found.", *notes, *source.notes)
     return source

@@ -75,6 +75,14 @@ def value_range(x: torch.Tensor,        # any real dtype, at least one number
     return torch.stack([end.min for end in ends]).min().item(), torch.stack([end.max for end in ends]).max().item()
 
 
+def full_range(low: float, high: float, # smallest and largest value
+               whole: bool,             # are the values integers?
+               ) -> tuple[float, float]: # black and white
+    "The range that values from `low` to `high` are meant in: the bits that hold all of them, or the values themselves."
+    if whole and low >= 0: return 0, next((top for top in (255, 1023, 4095, 16383, 65535) if high <= top), high)
+    return (0, 1) if 0 <= low and high <= 1 else (low, high if high > low else low + 1)
+
+
 def check_range(x: torch.Tensor,          # (N, C, H, W), integers or floats
                 argument: str = "source", # name of the argument, for the message
                 ) -> None:
@@ -85,7 +93,7 @@ def check_range(x: torch.Tensor,          # (N, C, H, W), integers or floats
         where = f", first in image {first}" if len(x) > 1 else ""
         raise InputError(f"{argument} has NaN or infinite pixels{where}; expected finite pixels")
     if 0 <= low and high <= (1 if x.is_floating_point() else 255): return
-    whole = "integers from 0 to 255" if low < 0 else f"integers from 0 to 255, or floats: {_remedy(low, high)}"
+    whole = "integers from 0 to 255" + (f", or floats: {_remedy(0, full_range(low, high, True)[1])}" if low >= 0 else "")
     expected = f"floats from 0 to 1: {_remedy(low, high)}" if x.is_floating_point() else whole
     raise InputError(f"{argument} has pixels from {low:.6g} to {high:.6g}; expected {expected}")
 
@@ -129,6 +137,28 @@ def check_scale(scale: object,         # what the user gave
     raise InputError(refusal("scale", scale, "the value that is white, above 0, or (black, white)"))
 
 
+def scale_meant(scale: tuple[float, float], # black and white
+                ) -> str:
+    "The option that says so, as a user writes it."
+    black, white = scale
+    return f"scale={white:.9g}" if not black else f"scale=({black:.9g}, {white:.9g})"
+
+
+def scale_words(scale: tuple[float, float]) -> str: # black and white
+    "What is black and what is white, and the option that says so."
+    black, white = scale
+    return f"{black:,.9g} is black and {white:,.9g} is white ({scale_meant(scale)} keeps it so)"
+
+
+class OutOfScale(InputError):
+    "Pixels outside of what `scale` says."
+    def __init__(self, scale: tuple[float, float], low: float, high: float, whole: bool, where: str):
+        self.scale, self.low, self.high, self.whole, self.where = scale, low, high, whole, where
+        (black, white), best = scale, full_range(low, high, whole)
+        super().__init__(f"{scale_meant(scale)}: the pixels of {where} run from {low:.6g} to {high:.6g}; expected "
+                         f"{black:.9g} to {white:.9g}, or {scale_meant(best)}, which holds all of them")
+
+
 def scale_pixels(x: torch.Tensor,          # any real dtype
                  scale: Scale,             # what becomes 1, or what becomes (0, 1)
                  argument: str = "source", # name of the argument, for the message
@@ -137,8 +167,7 @@ def scale_pixels(x: torch.Tensor,          # any real dtype
     black, white = check_scale(scale)
     low, high = value_range(x)
     if not (np.isfinite(low) and np.isfinite(high)): check_range(x, argument)  # says where
-    if not black <= low <= high <= white:
-        raise InputError(f"{argument} has pixels from {low:.6g} to {high:.6g}; expected {black:g} to {white:g}, by scale=")
+    if not black <= low <= high <= white: raise OutOfScale((black, white), low, high, not x.is_floating_point(), argument)
     return torch.cat([part.double().sub(black).div(white - black).float() for part in pieces(x)])
 
 
@@ -297,8 +326,13 @@ def array_source(x: object,                        # tensor or array, see `check
                  by_content: bool = False,         # split by content, not by position?
                  ) -> ImageSource:
     "Images that are in memory already."
-    images = check_images(x, argument, reading.scale)
+    x, scale = check_layout(as_tensor(x, argument), argument), reading.scale
+    deep = scale is None and not x.is_floating_point() and x.dtype not in (torch.bool, torch.uint8)
+    if deep and (ends := value_range(x))[1] > 255: scale = full_range(*ends, whole=True)
+    images = check_images(x, argument, scale)
     source = (TensorImages(images, labels, classes) if reading.resize is None else
               ResizedImages(images, reading, labels, classes))
     if by_content: source.identify = cache(lambda: identities_of(images.contiguous().numpy()))
+    source.scale = scale
+    if scale is not None and reading.scale is None: source.notes = (f"More than 8 bits: {scale_words(scale)}.",)
     return source

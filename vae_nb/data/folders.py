@@ -31,6 +31,7 @@ class FileList:
     read: Callable[[int], bytes]       # the bytes of file number i
     folders: list[tuple[str, ...]] = field(default_factory=list)  # of each file: the subfolders in which it lies
     labels: Sequence | None = None     # of each file: an integer or a name
+    labels_from: str = "the table"     # what gave the labels, for people
     groups: Sequence | None = None     # of each file: what must stay in one split
     broken: dict[str, str] = field(default_factory=dict)          # what can't be read -> why
     left_out: Counter = field(default_factory=Counter)            # what was passed over -> how often

@@ -34,13 +34,39 @@ def safe_formats() -> tuple[str, ...]:
     return tuple(name for name in Image.OPEN if name not in EXTERNAL)
 
 
+def is_deep(mode: str, # PIL's, as "L" or "I;16"
+            ) -> bool: # more than 8 bits a channel?
+    "The modes of 16-bit, 32-bit and float pictures."
+    return mode[0] in "IF"
+
+
+def loses_bits(picture: Image.Image, # opened, and not decoded yet
+               ) -> bool:
+    "Does Pillow read 8 bits a channel where the file has more?"
+    if is_deep(picture.mode): return False
+    if picture.format == "TIFF": return max(getattr(picture, "tag_v2", {}).get(258, (1,))) > 8  # BitsPerSample
+    return any(";16" in str(tile[3]) or tile[0].startswith("ppm") and tile[3][-1] > 255 for tile in getattr(picture, "tile", ()))
+
+
+def check_planes(picture: Image.Image, # as for `loses_bits`
+                 name: object,         # what to call it in a message
+                 ) -> None:
+    "Raise for 16 bits of colour in separate planes without compression: Pillow reads them as noise."
+    if picture.format != "TIFF" or not loses_bits(picture): return
+    if any(tile[0] == "raw" and ";16" not in str(tile[3]) for tile in getattr(picture, "tile", ())):
+        raise InputError(f"{name} has more than 8 bits a channel in separate planes, which can't be read; store it with "
+                         "planarconfig='contig', or give its pixels as an array, with scale=65535")
+
+
 @contextmanager
 def opened_picture(file: str | Path | IO[bytes], # a file, or its bytes in a buffer
                    name: object,                 # what to call it in a message
                    ) -> Iterator[Image.Image]:
     "A picture whose header has been read; whatever goes wrong inside is said with its name."
     try:
-        with Image.open(file, formats=safe_formats()) as picture: yield picture
+        with Image.open(file, formats=safe_formats()) as picture:
+            check_planes(picture, name)
+            yield picture
     except Image.DecompressionBombError:
         raise InputError(f"{name} has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, perhaps to exhaust the "
                          "memory; if you trust it: PIL.Image.MAX_IMAGE_PIXELS = None") from None
@@ -49,12 +75,6 @@ def opened_picture(file: str | Path | IO[bytes], # a file, or its bytes in a buf
         raise InputError(f"{name} can't be read as an image ({type(e).__name__}); mend it or remove it") from e
 
 # %% ../../nbs/data/04_image_files.ipynb #c3171973
-def is_deep(mode: str, # PIL's, as "L" or "I;16"
-            ) -> bool: # more than 8 bits a channel?
-    "The modes of 16-bit, 32-bit and float pictures."
-    return mode[0] in "IF"
-
-
 def convert_picture(picture: Image.Image,    # of 8 bits a channel
                     mode: str,               # "L", "RGB" or "RGBA"
                     background: tuple[int, int, int] = (255, 255, 255), # red, green, blue
@@ -99,10 +119,11 @@ def read_headers(file: str | Path | IO[bytes],   # a file, or its bytes in a buf
         found, kept = [], n if reading.pages == "all" else 1
         for page in range(kept):
             if kept > 1: picture.seek(page)
+            check_planes(picture, name)
+            lost = loses_bits(picture)
             asked = picture.format != "PNG" or "exif" in picture.info  # else a PNG would be decoded to look for it
             turned = asked and picture.getexif().get(0x0112, 1) >= 5
             width, height = picture.size[::-1] if turned else picture.size
-            lost = not is_deep(picture.mode) and any(";16" in str(tile[3]) for tile in getattr(picture, "tile", ()))
             found.append(Header(picture.format or "", picture.mode, (height, width), picture.has_transparency_data,
                                 own_mode(picture, reading.background), lost, n - kept))
         return found

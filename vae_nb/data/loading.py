@@ -29,7 +29,7 @@ from ..basics.checks import (InputError, InputTypeError, MissingPackageError, ch
                                   renamed)
 from .archives import ARCHIVE_SUFFIXES, archive_name, tar_files, zip_files
 from .array_files import READERS, array_file_source
-from .arrays import Colour, Fit, Mode, Pages, Reading, Scale, array_source
+from .arrays import Colour, Fit, Mode, Pages, Reading, Scale, array_source, scale_meant, scale_words
 from .built_in import BUILT_IN, bundled_digits, generate_images
 from .folders import (FileList, encoded, folder_files, folder_splits, inner_folders, numbered, path_files,
                                  pattern_files, table_files)
@@ -170,7 +170,9 @@ def built_in_source(name: str,       # a key of `BUILT_IN`
         raise InputError(f"resize={reading.resize!r}: the σ of {name!r} is known only for images as they are; expected None")
     source = array_source(images, reading, truth.get(built_in.labels or ""), built_in.classes)
     groups = truth.get(built_in.groups or "")
-    if groups is not None: source.identify = lambda: groups.numpy().astype(np.uint64)
+    if groups is not None:
+        source.identify = lambda: groups.numpy().astype(np.uint64)
+        source.notes += (f"All images of one {built_in.groups} stay in one split.",)
     source.truth = truth
     return source
 
@@ -251,7 +253,7 @@ def file_sources(files: FileList,
         numbers, source.classes = numbered(each) if files.labels is None else encoded(each)
         source.labels = torch.from_numpy(numbers)
         found = [f"{name} ({n:,})" for name, n in sorted(Counter(each).items())]
-        source.notes += (f"Labels by {'folder' if files.labels is None else 'the table'}: {listed(found, 10)}.",)
+        source.notes += (f"Labels by {'folder' if files.labels is None else files.labels_from}: {listed(found, 10)}.",)
     elif folders and any(folders) and asking.labels is None and files.labels is None:
         source.notes += ("Some images lie beside the subfolders, so these are no labels.",)
     describe(source, asking if asking.groups is not None or files.groups is None else replace(asking, groups=files.groups))
@@ -267,7 +269,7 @@ def path_source(path: Path, asking: Asking, argument: str) -> Opened: # of a fil
     name = path.name.lower()
     if name.endswith((".csv", ".tsv")): return file_sources(table_files(path), asking, argument)
     if name.endswith(".zip"): return file_sources(zip_files(path), asking, argument)
-    if name.endswith(tuple(ARCHIVE_SUFFIXES)): return file_sources(tar_files(path), asking, argument)
+    if name.endswith(tuple(ARCHIVE_SUFFIXES)): return file_sources(tar_files(path, asking.labels is None), asking, argument)
     if path.suffix.lower() in SUFFIXES: return file_sources(path_files([path], path.stem), asking, argument)
     if path.suffix.lower() not in READERS:
         raise InputError(f"{argument}={str(path)!r} is a file; expected a folder of images, or a file that ends in "
@@ -372,14 +374,14 @@ def read_splits(name: str,                         # of the data
     parts = settle(parts)
     truth = {split: part.truth for split, part in parts.items()}  # of grey images, where they are binarised
     indices = {split: part.index for split, part in parts.items() if part.index is not None}
-    sources = {split: part.names for split, part in parts.items()}
+    sources, scale = {split: part.names for split, part in parts.items()}, parts["train"].scale
     notes = tuple(dict.fromkeys(note for split in ("train", "valid", "test") for note in parts[split].notes))
     sampled = {"static": list(SPLITS), "dynamic": ["valid", "test"], None: []}[binarize] # once
     parts = {split: part.binarised(seed, SPLITS[split]) if split in sampled and len(part) else part
              for split, part in parts.items()}
     images = {split: parts[split].contents() for split in SPLITS if len(parts[split])}
     images = {split: images.get(split, images["train"][:0]) for split in SPLITS}
-    return Data(**images, name=name, labels={split: parts[split].labels for split in SPLITS}, classes=classes,
+    return Data(**images, name=name, scale=scale, labels={split: parts[split].labels for split in SPLITS}, classes=classes,
                 binarize=binarize, indices=indices, augment=augment, notes=notes, truth=truth, sources=sources)
 
 # %% ../../nbs/data/11_loading.ipynb #5e1f0011
@@ -401,10 +403,14 @@ def test_source(test: AnySource,     # of its own
                 asking: Asking,      # of those
                 ) -> ImageSource:
     "Test images from another source; from a data set that is known by name, its test images."
-    like = images.reading if isinstance(images, PictureFiles) else replace(asking.reading, resize=images.resize)
+    like = images.reading if isinstance(images, PictureFiles) else replace(
+        asking.reading, resize=images.resize, scale=images.scale or asking.reading.scale)
     if not isinstance(test, (str, Path, list, tuple)): like = replace(like, mode=asking.reading.mode)
     found = open_source(test, Asking(like, asking.root, asking.key, cache=asking.cache), "test")
     if found.test is not None: return found.test
+    if isinstance(found.images, TensorImages) and found.images.scale and not like.scale:
+        raise InputError(f"test has pixels above 255, and the training images have none; expected one range for both: "
+                         f"{scale_meant(found.images.scale)}")
     warn_of_shared(images, found.images)
     found.images.notes = tuple(f"For the test: {note}" for note in found.images.notes[:1]) + found.images.notes[1:]
     return found.images
@@ -447,7 +453,7 @@ def load_data(source: AnySource | Data = "mnist-10k", # a name, path, tensor, ar
     what is known of each image), "mnist", "fashion-mnist", "cifar10", "svhn" or "celeba" (downloaded to `root`); a
     folder, whose subfolders are the labels, or train and test; a list of paths, a pattern ("photos/*.png"), a CSV table of
     paths and labels; a zip or tar archive; a stack of pages (.tif, .gif); a .npy, .npz, .pt or .h5 file; a tensor or
-    array, (N, C, H, W) or (N, H, W), of bools, integers to 255 or floats in [0, 1]; or a data set that is read as needed
+    array, (N, C, H, W) or (N, H, W), of bools, integers or floats in [0, 1]; or a data set that is read as needed
     (`IndexedImages`, `Stream`, a torch Dataset, a mapped array). `data.notes` says what was found and what was done.
 
     `valid` and `test` are counts or fractions, drawn by `seed`; `test` may also be a source of its own, and None means
@@ -505,6 +511,14 @@ def load_whole(source: AnySource, # as for `load_data`
             del whole[e.split]
 
 # %% ../../nbs/data/11_loading.ipynb #20289ed3
+def warn_of_own_range(data: Data, # loaded for a trained model
+                      how: str,   # to give the range of the training images, for the message
+                      ) -> None:
+    "Warn where images with more than 8 bits were scaled by a range that they gave themselves."
+    if data.scale: warnings.warn(f"the images have more than 8 bits, and were scaled by their own range: "
+                                 f"{scale_words(data.scale)}; {how}", stacklevel=4)
+
+
 def as_data(x: AnySource | Data,
             argument: str = "data", # its name, for the message
             **options,           # of `load_data`

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from ..basics.checks import InputError, hides_bar
 from ..basics.numerics import parallel_pieces
-from .arrays import Reading, colour_pixel, fitted, value_range
+from .arrays import OutOfScale, Reading, colour_pixel, fitted, full_range, scale_words, value_range
 from .decoded_images import SLOW_SECONDS, cache_key, store_images, stored_images
 from .folders import FileList, printable
 from .image_files import (SUFFIXES, Header, is_deep, opened_picture, page_of, picture_tensor, picture_values,
@@ -85,9 +85,7 @@ def full_scale(looks: Sequence[Look],          # at all files
     ends = [end for look in looks for end in look.ends]
     if not ends: return None
     low, high = min(low for low, _ in ends), max(high for _, high in ends)
-    if all(look.whole for look in looks) and low >= 0:
-        return 0, next((top for top in (255, 1023, 4095, 16383, 65535) if high <= top), high)
-    return (0, 1) if 0 <= low and high <= 1 else (low, high if high > low else low + 1)
+    return full_range(low, high, all(look.whole for look in looks))
 
 # %% ../../nbs/data/07_picture_files.ipynb #8dc52ae2
 def counted(counts: Counter,     # what -> how many
@@ -136,22 +134,16 @@ def size_notes(sizes: Counter,     # (height, width) -> how many images
     else: yield f"{what}."
 
 # %% ../../nbs/data/07_picture_files.ipynb #39ee9667
-def scale_words(scale: tuple[float, float] | None, # black and white
-                ) -> str:
-    "What is black and what is white, and the option that says so."
-    black, white = scale or (0, 1)
-    meant = f"{white:g}" if not black else f"({black:g}, {white:g})"
-    return f"{black:,g} is black and {white:,g} is white (scale={meant} keeps it so)"
-
-
 def depth_notes(headers: Sequence[Header],
                 scale: tuple[float, float] | None, # black and white, of more than 8 bits
                 ) -> Generator[str]: # sentences
     "What becomes of modes that are not simply grey or RGB."
     n = sum(is_deep(h.mode) for h in headers)
-    if n: yield f"{plural(n, 'image')} with more than 8 bits: {scale_words(scale)}."
+    if n: yield f"{plural(n, 'image')} with more than 8 bits: {scale_words(scale or (0, 1))}."
     if n and n < len(headers): yield "All become float32, since some have more than 8 bits."
-    if n := sum(h.lost for h in headers): yield f"{plural(n, 'image')} in colour with 16 bits are read as 8 bits."
+    if n := sum(h.lost for h in headers):
+        yield (f"{plural(n, 'picture')} of 16 bits a channel: the upper 8 bits were read "
+               "(an array keeps all, a .npy file too, with scale=65535).")
     if others := Counter(h.mode for h in headers if h.mode in ("CMYK", "YCbCr", "LAB", "HSV")):
         yield f"{counted(others)} converted without a colour profile."
 
@@ -221,6 +213,7 @@ class PictureFiles(ImageSource):
         several, own = np.bincount(self.file) > 1, [name.removeprefix(files.prefix) for name in files.names]
         self.names = [own[i] + (f"#{j + 1}" if several[i] else "") for i, j in zip(self.file.tolist(), self.page.tolist())]
         self.reading, self.resize = replace(reading, mode=self.mode, scale=scale), reading.resize
+        self.scale = scale if self.deep else None
         self.notes = tuple(picture_notes(files, looks, self.mode, scale if self.deep else None, reading))
         self.kept = np.array([look.identity for look in looks.values() for _ in look.pages], np.uint64)
         if (self.page > 0).any(): self._tell_pages_apart(len(looks))
@@ -272,7 +265,7 @@ class PictureFiles(ImageSource):
         files = f", or {len(self.files.names):,}, one for each file" if len(self.files.names) != len(self) else ""
         raise InputError(f"{argument} has {len(values):,} entries; expected {len(self):,}, one for each image{files}")
 
-    def _decode_file(self, number: int, wanted: list[tuple[int, int]], out: torch.Tensor) -> str | None: # row and page
+    def _decode_file(self, number: int, wanted: list[tuple[int, int]], out: torch.Tensor) -> InputError | None: # row, page
         name = printable(self.files.names[number])
         try:
             with opened_picture(io.BytesIO(self.files.read(number)), name) as picture:
@@ -283,7 +276,7 @@ class PictureFiles(ImageSource):
                     if x.shape != out.shape[1:]:
                         raise InputError(f"{name} has shape {tuple(x.shape)}; expected {tuple(out.shape[1:])}")
                     out[row] = x
-        except InputError as e: return str(e)
+        except InputError as e: return e
 
     def _decode(self, positions: np.ndarray, progress: bool) -> tuple[torch.Tensor, dict[int, str]]: # file -> problem
         "The images at these places of the whole source."
@@ -292,7 +285,10 @@ class PictureFiles(ImageSource):
         for row, (file, page) in enumerate(zip(files, pages)): by_file.setdefault(file, []).append((row, page))
         work = [(number, sorted(rows, key=lambda row: row[1])) for number, rows in by_file.items()]
         found = in_parallel(lambda i: self._decode_file(*work[i], out), len(work), "reading images", progress, 16)
-        return out, {work[i][0]: problem for i, problem in enumerate(found) if problem is not None}
+        if outside := [problem for problem in found if isinstance(problem, OutOfScale)]:  # the option is wrong, not the files
+            raise OutOfScale(outside[0].scale, min(e.low for e in outside), max(e.high for e in outside),
+                             all(e.whole for e in outside), listed(sorted(e.where for e in outside)))
+        return out, {work[i][0]: str(problem) for i, problem in enumerate(found) if problem is not None}
 
     def _places(self) -> np.ndarray: return np.arange(self.size) if self.index is None else self.index.numpy()
 

@@ -161,6 +161,7 @@ class ImageSource(ABC):
         self.identify: Callable[[], np.ndarray] | None = None # gives the identities of the whole source; None: there are none
         self.groups: np.ndarray | None = None # (N,) uint64 for the whole source: what must stay in one split
         self.notes: tuple[str, ...] = ()      # what was found, and what was done to it, in sentences
+        self.scale: tuple[float, float] | None = None # black and white of values that are no bytes; None: 0 and 255, of floats 1
         self.names: list[str] | None = None   # of all images of the whole source; None: positions are their names
 
     @property
@@ -371,6 +372,7 @@ class Splits:
     notes: tuple[str, ...] = ()                # what was found, and what was done to it, in sentences
     truth: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict) # split -> name -> (N, …), of each image
     sources: dict[str, list[str] | None] = field(default_factory=dict) # split -> names by position in the source
+    scale: tuple[float, float] | None = None   # black and white in the source, where these are not 0 and 255, or 0 and 1
 
     if TYPE_CHECKING:  # an `ImageSource` may stand in for a tensor, and is used like one
         def __init__(self, train: torch.Tensor | ImageSource, valid: torch.Tensor | ImageSource,
@@ -380,7 +382,7 @@ class Splits:
                      indices: dict[str, torch.Tensor] = {},
                      augment: Literal["flip", "shift", "flip+shift"] | None = None, notes: tuple[str, ...] = (),
                      truth: dict[str, dict[str, torch.Tensor]] = {},
-                     sources: dict[str, list[str] | None] = {}) -> None: ...
+                     sources: dict[str, list[str] | None] = {}, scale: tuple[float, float] | None = None) -> None: ...
 
     def __post_init__(self):
         self.labels = {split: self.labels.get(split) for split in SPLITS}
@@ -449,7 +451,8 @@ class Data(Splits):
     to sample each batch of train anew; `indices`, split -> (N,) positions in the source; `augment`, "flip", "shift" or
     "flip+shift", at random in training batches; `notes`, sentences on what the images were made of; `truth`, split ->
     name -> (N, …), what is known of each image; `sources`, split -> the names of all images of the source, in which
-    `names` looks up those at `indices`. An InputError says what does not fit. `load_data` makes a `Data` of nearly anything."""
+    `names` looks up those at `indices`; `scale`, which values of the source are black and
+    white. An InputError says what does not fit. `load_data` makes a `Data` of nearly anything."""
 
     def names(self,
               split: str,     # "train", "valid" or "test"

@@ -24,10 +24,10 @@ from torch.utils.data import ConcatDataset, IterableDataset, Subset, TensorDatas
 
 from ..basics.checks import InputError, InputTypeError, check_count
 from ..basics.numerics import rng_for, seed_generators
-from .arrays import (AS_THEY_ARE, Colour, Fit, Mode, Reading, Scale, as_tensor, check_layout, check_pixels,
-                                scale_pixels)
+from .arrays import (AS_THEY_ARE, Colour, Fit, Mode, OutOfScale, Reading, Scale, as_tensor, check_layout,
+                                check_pixels, scale_pixels)
 from .binarisation import static_binarisation
-from .image_files import page_of, picture_tensor, read_image
+from .image_files import check_planes, loses_bits, opened_picture, page_of, picture_tensor, read_image
 from .splits import ImageSource, TensorImages, split_counts
 
 # %% ../../nbs/data/09_streams.ipynb #b62ac597
@@ -60,6 +60,7 @@ def as_image(item: object,                  # a sample of any kind
              ) -> torch.Tensor:             # (C, H, W), uint8 or float32; perhaps a view of what came
     "A sample as an image."
     x = find_image(item, where, key)
+    if isinstance(x, Image.Image): check_planes(x, where)
     if isinstance(x, (bytes, bytearray, Image.Image)):
         if reading.mode == "keep" and channels == 3: reading = replace(reading, mode="RGB")
         mode, ground = None if reading.mode == "keep" else reading.mode, reading.background
@@ -71,6 +72,17 @@ def as_image(item: object,                  # a sample of any kind
     x = check_layout(x, where, one=True)[None]  # (1, C, H, W)
     if reading.scale is not None: x = scale_pixels(x, reading.scale, where)
     return reading.sized(check_pixels(x, where, floats_to_bytes=False))[0]
+
+
+def reads_fewer_bits(item: object, key: str | int | None, name: str) -> bool: # as for `as_image`
+    "Is it a picture with more than 8 bits a channel, of which Pillow reads 8?"
+    try: x = find_image(item, name, key)
+    except InputError: return False  # `as_image` says it
+    if isinstance(x, Image.Image): return loses_bits(x)
+    if not isinstance(x, (bytes, bytearray)): return False
+    try:
+        with opened_picture(io.BytesIO(x), name) as picture: return loses_bits(picture)
+    except InputError: return False
 
 # %% ../../nbs/data/09_streams.ipynb #05d4a502
 Item = TypeVar("Item")
@@ -117,9 +129,12 @@ class ItemSource(ImageSource):
         super().__init__(size)
         self.key, self.name = key, name
         self.static: tuple[int, int] | None = None # seed and number of the split, if binarised
-        self.reading, self.resize = reading, reading.resize
+        self.reading, self.resize, self.scale = reading, reading.resize, reading.scale
         self.draws, self.prefetch = draws, 0 if draws else check_count("prefetch", prefetch, 0)
+        fewer = reads_fewer_bits(first, key, name)  # before it is decoded
         self.example = torch.empty_like(self._converted(first, 0, None)) # (C, H, W)
+        if fewer: self.notes = ("The first picture has 16 bits a channel: of such pictures the upper 8 bits are read "
+                                "(arrays keep all, with scale=65535).",)
 
     @property
     def image_shape(self) -> tuple[int, ...]: return tuple(self.example.shape)
@@ -130,6 +145,7 @@ class ItemSource(ImageSource):
     def _converted(self, item: object, i: int, channels: int | None) -> torch.Tensor:
         where = f"{self.name}[{i}]"
         try: return as_image(item, where, self.key, self.reading, channels)
+        except OutOfScale: raise
         except Exception as e: raise e if str(e).startswith(where) else unreadable(where, e)  # half a file, say
 
     def randomness(self, epoch: int, i: int) -> AbstractContextManager:

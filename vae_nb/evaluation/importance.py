@@ -153,7 +153,9 @@ def check_levels(model: VAE,       # see `bits_per_dimension`
     "Raise unless the model needs bits for 8-bit images like these."
     head, x = check_model(model).decoder.head, torch.as_tensor(x)
     if x.dtype != torch.uint8:
-        raise InputTypeError(f"x has dtype {x.dtype}; expected uint8: bits are counted for the 256 levels of a file")
+        raise InputTypeError(f"x has dtype {x.dtype}; expected uint8: bits are counted for the 256 levels of 8-bit files. "
+                             "Images of more than 8 bits have more levels, to which no likelihood here gives "
+                             "probabilities; report log_likelihood in nats")
     if head.levels not in (None, 256):
         raise InputError(f"{type(head).__name__} gives probabilities to {head.levels} values; the images have 256, and "
                          "bits for binarised images say nothing about them. Report log_likelihood in nats")

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from ..basics.checks import InputError, check_count, lookup
-from ..data.splits import SPLITS, Data, Split
-from ..data.loading import as_data, is_known
+from ..data.splits import SPLITS, Data, ImageSource, Split
+from ..data.loading import as_data, is_known, warn_of_own_range
 from ..models.vae import VAE, batches_for, check_images_for, check_labels, check_model
 from ..training.objectives import measure
 
@@ -44,7 +44,10 @@ def split_for(model: VAE,      # for its image shape and its likelihood
     "The data behind any way of giving images; an InputError where the model can't measure them."
     lookup("split", split, SPLITS)
     check_model(model)
-    if not has_splits(data): data, split = as_data(data, valid=0, test=0), "train"
+    if not has_splits(data):
+        given, data, split = data, as_data(data, valid=0, test=0), "train"
+        if not isinstance(given, ImageSource):
+            warn_of_own_range(data, "load_data(data, valid=0, test=0, scale=…) takes the range of the training images")
     data = as_data(data)
     if data.image_shape != model.image_shape:
         raise InputError(f"data has images of shape {data.image_shape}; the model expects {model.image_shape}"

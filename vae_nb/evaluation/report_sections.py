@@ -97,7 +97,9 @@ def _measure_log_likelihood(m: ReportInput) -> dict:
 
 
 def _measure_bits(m: ReportInput) -> dict:
-    if m.pixels.dtype != torch.uint8: raise InputError("the images are floats; bits are counted for 8-bit files")
+    if m.pixels.dtype != torch.uint8:
+        deep = f", of values from {m.data.scale[0]:,g} to {m.data.scale[1]:,g}" if m.data.scale else ""
+        raise InputError(f"the images are floats{deep}; bits are counted for 8-bit files")
     check_levels(m.model, m.pixels)
     found = average(_likelihoods(m))
     unit = math.log(2) * math.prod(m.model.image_shape)  # nats in one bit for each number of an image

@@ -29,7 +29,7 @@ import torch
 from .. import __version__
 from ..basics.checks import InputError, check_path
 from ..data.splits import SPLITS, Data
-from ..data.loading import is_known, load_data, load_whole, source_name
+from ..data.loading import is_known, load_data, load_whole, source_name, warn_of_own_range
 from ..models.tensor_files import digest, load_tensors, load_weights, replace_file, save_tensors
 from ..models.vae import VAE
 from .devices import ctrl_c_comes_after, on_main, processes
@@ -623,11 +623,19 @@ def load_run_model(run: str | Path,            # folder
     return VAE.load(run, device="cuda" if torch.cuda.is_available() else "cpu", **(own_modules(modules) if modules else {}))
 
 
+def in_known_range(data: Data,       # other data than those of the run
+                   options: Mapping, # with which they were loaded
+                   ) -> Data:        # the same
+    "Warn where nobody said which value of these images is white."
+    if options.get("scale") is None: warn_of_own_range(data, "if another value was white in training, scale= says which")
+    return data
+
+
 def run_data(run: str | Path, # folder
              options: dict,   # of `load_data`, as far as they are given
              ) -> Data:
     "The data of a run; or others, if their source is given."
-    if "source" in options: return load_data(**options)
+    if "source" in options: return in_known_range(load_data(**options), options)
     record = read_record(run)
     if not record: raise InputError(f"{str(Path(run) / 'run.json')!r} is missing, so the data must be given: --data")
     return recorded_data(record, options, run)
@@ -637,7 +645,7 @@ def run_images(run: str | Path, # folder
                options: dict,   # of `load_data`, as far as they are given
                ) -> Data:
     "As `run_data`; but of another source every image is wanted, so nothing is set aside."
-    return load_whole(**options) if "source" in options else run_data(run, options)
+    return in_known_range(load_whole(**options), options) if "source" in options else run_data(run, options)
 
 # %% ../../nbs/training/07_runs.ipynb #55cd65f7
 def _execute(path: Path # of a file with Python code
