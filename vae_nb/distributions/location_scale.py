@@ -75,7 +75,13 @@ def logistic(mean: torch.Tensor,  # (..., C, H, W), pixels
 
 # %% ../../nbs/distributions/05_location_scale.ipynb #fb28bbfd
 class StudentTPixels(StudentT):
-    "Student's t distribution with a `cdf`, which PyTorch's has not."
+    "Student's t distribution, df above 2, with a `cdf`, which PyTorch's has not, and moments without a branch."
+    @property
+    def mean(self) -> torch.Tensor: return self.loc
+
+    @property
+    def variance(self) -> torch.Tensor: return self.scale.square() * self.df / (self.df - 2)
+
     def cdf(self, value: torch.Tensor) -> torch.Tensor: # (..., *batch), without a gradient
         from scipy.special import stdtr
         e = ((value - self.loc) / self.scale).detach().double().cpu()
