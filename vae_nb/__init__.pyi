@@ -39,6 +39,8 @@ from .distributions.likelihoods import (
 )
 from .distributions.beta_nll import beta_nll_score as beta_nll_score
 from .distributions.discretised import DiscretisedLogistic as DiscretisedLogistic, dequantised as dequantised
+from .distributions.richer_posteriors import LowRank as LowRank, MixturePosterior as MixturePosterior
+from .distributions.flows import FlowPosterior as FlowPosterior, FlowPrior as FlowPrior
 
 # models: a VAE, built, saved and loaded
 from .models.vae import VAE as VAE, create_vae as create_vae, evaluating as evaluating, prepare_images as prepare_images
