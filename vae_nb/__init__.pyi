@@ -41,6 +41,7 @@ from .distributions.beta_nll import beta_nll_score as beta_nll_score
 from .distributions.discretised import DiscretisedLogistic as DiscretisedLogistic, dequantised as dequantised
 from .distributions.richer_posteriors import LowRank as LowRank, MixturePosterior as MixturePosterior
 from .distributions.flows import FlowPosterior as FlowPosterior, FlowPrior as FlowPrior
+from .distributions.vamp import VampPrior as VampPrior
 
 # models: a VAE, built, saved and loaded
 from .models.vae import VAE as VAE, create_vae as create_vae, evaluating as evaluating, prepare_images as prepare_images
