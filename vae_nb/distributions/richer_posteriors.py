@@ -113,6 +113,12 @@ class ReparameterisedMixture(MixtureSameFamily):
     has_rsample = True  # type: ignore[assignment]
     component_distribution: Independent
 
+    @property
+    def covariance_matrix(self) -> torch.Tensor: # (*batch, L, L)
+        parts, weights = self.component_distribution, self.mixture_distribution.probs.unsqueeze(-1)     # (*batch, K, 1)
+        away = parts.mean - self.mean.unsqueeze(-2)                                                      # (*batch, K, L)
+        return (weights * away).mT @ away + (weights * parts.variance).sum(-2).diag_embed()
+
     def _rosenblatt(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]: # F / density (..., L), J / density (..., L, L)
         m, s = self.component_distribution.base_dist.loc, self.component_distribution.base_dist.scale  # (*batch, K, L)
         u = (z.unsqueeze(-2) - m) / s                                                                   # (..., K, L)
