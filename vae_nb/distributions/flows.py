@@ -10,10 +10,11 @@ import math
 import sys
 from collections.abc import Callable, Iterable
 from functools import cache
+from typing import Any
 
 import torch
 from torch import nn
-from torch.distributions import Distribution, Transform, constraints
+from torch.distributions import Distribution, constraints
 
 from ..basics.checks import MissingPackageError, check_count, check_positive
 from ..basics.numerics import positive
@@ -25,7 +26,7 @@ MISSING = "a flow needs a package that is not installed: pip install vae_nb[flow
 
 
 @cache
-def spline_type() -> Callable[..., Transform]:
+def spline_type() -> Callable[..., Any]:
     "zuko's monotone rational-quadratic spline; torch's validation of arguments stays as it was."
     before = {name: vars(Distribution)[name] for name in ("_validate_args", "arg_constraints")}
     theirs = "zuko" in sys.modules  # then it was somebody's wish
