@@ -187,6 +187,8 @@ PYTHON = {
     "write_film": (dict(model=MODEL, z=torch.zeros(2, 2), out="film.gif"), dict(
         model="model", z="images", out="path", fps="positive", size="count")),
     "export_model": (dict(model=MODEL, folder="exported"), dict(model="model", folder="path", format="name", tolerance="positive")),
+    "refine": (XS | dict(steps=1), dict(model="model", x="images", steps="count", samples="count", lr="positive", seed="seed")),
+    "refine of a label": (dict(model=LABELLED, x=X[:4], steps=1, y=0), dict(y="label")),
     "fit_prior": (D, dict(model="model", data="data", kind="name", components="count", seed="seed")),
     "with_prior": (dict(model=MODEL, prior=v.GaussianPrior(2)), dict(model="model", prior="module")),
     "prepare_images": (XS, dict(model="model", x="images")),

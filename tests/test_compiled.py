@@ -27,7 +27,7 @@ WHOLE = { # options of the model and of the step, which becomes one program
     "own": ({}, dict(objective=lambda terms: (terms.log_px + terms.log_pz - terms.log_qz).mean(0))),
     "cnn": (dict(encoder="cnn", decoder="cnn"), {}), "full covariance": (dict(posterior="full_covariance"), {}),
     "mixture": (dict(prior=partial(LearnedMixture, 3, 4)), {}), "low rank": (dict(posterior="low_rank"), {}),
-    "mixture posterior": (dict(posterior="mixture"), {}), "vamp": (dict(prior="vamp"), {}), "flow": (dict(posterior="flow", prior="flow"), {}),
+    "mixture posterior": (dict(posterior="mixture"), {}), "vamp": (dict(prior="vamp"), {}),
     "logistic": (dict(likelihood="discretised_logistic"), {}),
     **{noise: (dict(likelihood="gaussian", noise=noise), {}) for noise in ("homoscedastic", "imagewise", "pixelwise")},
     "beta_nll": (dict(likelihood="gaussian"), dict(beta_nll=0.5)), "bf16": ({}, dict(precision="bf16")),

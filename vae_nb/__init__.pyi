@@ -51,6 +51,7 @@ from .models.fitted_priors import (
     fit_prior as fit_prior,
     with_prior as with_prior,
 )
+from .models.refinement import refine as refine
 
 # training: objectives, regularisers, fit
 from .training.objectives import elbo as elbo, iwae as iwae
