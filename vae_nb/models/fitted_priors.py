@@ -124,7 +124,8 @@ def _fit_flow(model: VAE, data: Data, components: int, seed: int,
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seed)
         flow = FlowPrior(model.latent_dim)
-        flow.loc.copy_(z.mean(0)), flow.scale.copy_(z.std(0).clamp(min=1e-4))
+        flow.loc.copy_(z.mean(0))
+        flow.scale.copy_(z.std(0).clamp(min=1e-4))
         optimizer, best, best_score, since = torch.optim.Adam(flow.parameters(), 2e-3), copy.deepcopy(flow), -math.inf, 0
         for _ in range(epochs):
             for rows in torch.randperm(len(z)).split(256):
