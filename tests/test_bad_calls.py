@@ -106,7 +106,7 @@ HISTORY = [dict(epoch=1, train_elbo=1.0)]
 # call -> its right arguments, and the family of each argument that is tried
 PYTHON = {
     "create_vae": (dict(image_shape=(1, 4, 4)), dict(
-        latent_dim="count or none", latent_channels="count or none", kernel_size="count", encoder="name", decoder="name", posterior="name", likelihood="name", noise="name",
+        latent_dim="count or none", latent_channels="count or none", kernel_size="count", encoder="name", decoder="name", posterior="name", likelihood="name", noise="name", prior="name",
         mean="name", activation="name", sigma_floor="positive")),
     "create_vae of classes": (dict(image_shape=(1, 4, 4)), dict(classes="classes")),
     "create_vae of an mlp": (dict(image_shape=(1, 4, 4), encoder="mlp", decoder="mlp"), dict(hidden="row")),
@@ -187,6 +187,8 @@ PYTHON = {
     "write_film": (dict(model=MODEL, z=torch.zeros(2, 2), out="film.gif"), dict(
         model="model", z="images", out="path", fps="positive", size="count")),
     "export_model": (dict(model=MODEL, folder="exported"), dict(model="model", folder="path", format="name", tolerance="positive")),
+    "refine": (XS | dict(steps=1), dict(model="model", x="images", steps="count", samples="count", lr="positive", seed="seed")),
+    "refine of a label": (dict(model=LABELLED, x=X[:4], steps=1, y=0), dict(y="label")),
     "fit_prior": (D, dict(model="model", data="data", kind="name", components="count", seed="seed")),
     "with_prior": (dict(model=MODEL, prior=v.GaussianPrior(2)), dict(model="model", prior="module")),
     "prepare_images": (XS, dict(model="model", x="images")),
@@ -196,6 +198,11 @@ PYTHON = {
     "FullCovariance": (dict(latent_dim=2), dict(latent_dim="count", floor="positive")),
     "GaussianPrior": (dict(latent_dim=2), dict(latent_dim="count", scale="positive")),
     "LearnedMixture": (dict(latent_dim=2), dict(latent_dim="count", components="count", floor="positive")),
+    "LowRank": (dict(latent_dim=2), dict(latent_dim="count", rank="count", floor="positive")),
+    "MixturePosterior": (dict(latent_dim=2), dict(latent_dim="count", components="count", floor="positive")),
+    "FlowPosterior": (dict(latent_dim=2), dict(latent_dim="count", layers="count", context="count", hidden="count", floor="positive")),
+    "FlowPrior": (dict(latent_dim=2), dict(latent_dim="count", layers="count", hidden="count")),
+    "VampPrior": (dict(image_shape=(1, 4, 4)), dict(components="count")),
     "MixturePrior": (dict(latent_dim=2), dict(latent_dim="count", components="count")),
     "FullCovariancePrior": (dict(latent_dim=2), dict(latent_dim="count")),
     "PixelwiseGaussian": (dict(image_shape=(1, 4, 4)), dict(mean="name", sigma_floor="positive")),
@@ -359,7 +366,7 @@ COMMANDS = {  # a right command -> its options, and the family of each that is t
     MLP: {"--epochs": "count", "--batch-size": "count", "--k": "count", "--accumulate": "count", "--patience": "count",
           "--lr": "positive", "--grad-clip": "positive", "--seed": "seed", "--latent-dim": "count", "--classes": "classes", "--objective": "name",
           "--schedule": "name", "--optimizer": "name", "--init": "name", "--precision": "name", "--compile": "switch",
-          "--posterior": "name", "--likelihood": "name", "--noise": "name", "--mean": "name", "--activation": "name",
+          "--posterior": "name", "--prior": "name", "--likelihood": "name", "--noise": "name", "--mean": "name", "--activation": "name",
           "--sigma-floor": "positive", "--encoder": "name", "--decoder": "name", "--hidden": "row", "--limit": "count",
           "--valid": "share", "--test": "share", "--binarize": "name", "--resize": "size", "--out": "out"},
     MLP + " ": {"--latent-dim": "huge", "--hidden": "huge"},

@@ -122,7 +122,7 @@ def test_the_help_reads_well():
     for words in ("--schedule X", "--hidden [N ...]", "(default: 512 256)", "(default: elbo)", "--resume go on",
                   "--progress, --no-progress show", "--compile [MODE]", "--epochs N", "--checkpoint-activations keep"):
         assert words in text, words
-    for wrong in ('"', "Literal", "nn.Module", "module from", "Head", "()", "--prior", "--model "):
+    for wrong in ('"', "Literal", "nn.Module", "module from", "Head", "()", "--model "):
         assert wrong not in text, wrong
     for command in COMMANDS:
         help = create_parser(command).format_help()
@@ -148,7 +148,7 @@ def test_every_option_is_there():
                                    data=(load_data,)).items():
         known = {action.dest: action for action in create_parser(command)._actions}
         for name in {name for function in functions for name in signature(function).parameters}:
-            if name in ("image_shape", "model", "data", "prior"): continue  # no words could give them
+            if name in ("image_shape", "model", "data"): continue  # no words could give them
             flag = "--" + {"source": "data"}.get(name, name).replace("_", "-")
             assert known[name].help and (flag in known[name].option_strings or (command, name) == ("data", "source"))
 
@@ -175,7 +175,7 @@ def test_every_value_reaches_its_function(cli, monkeypatch):
                        binarize="dynamic", seed=7, resize=[14, 12], progress=False, test=str(Path("more").absolute()),
                        fit="pad", mode="L", background="#000000", scale=255, pages="first", key="7",
                        labels=str(Path("labels.txt").absolute()), groups=str(Path("labels.txt").absolute()), augment="flip+shift", skip_broken=True, cache=False),
-        create_vae=dict(latent_dim=3, encoder="mlp", decoder="cnn", posterior="full_covariance", likelihood="gaussian",
+        create_vae=dict(latent_dim=3, encoder="mlp", decoder="cnn", posterior="low_rank", prior="vamp", likelihood="gaussian",
                         noise="homoscedastic", hidden=[32, 8], channels=[4, 4], kernel_size=5, activation="gelu",
                         mean="identity", sigma=0.2, sigma_floor=0.01, classes=None, roughness=True),
         fit=dict(epochs=1, batch_size=4, lr=0.002, noise_warmup=0.0, objective="iwae", k=2, beta_nll=None, kl_weight=1,
@@ -184,7 +184,7 @@ def test_every_value_reaches_its_function(cli, monkeypatch):
                  init="data_mean", seed=7, progress="lines", overwrite=True))
     code, out, err = cli(
         "train --data images --root cache --limit 9 --valid 2 --binarize dynamic --seed 7 --resize 14 12 --no-progress "
-        "--test more --latent-dim 3 --encoder mlp --decoder cnn --posterior full_covariance --likelihood gaussian "
+        "--test more --latent-dim 3 --encoder mlp --decoder cnn --posterior low_rank --prior vamp --likelihood gaussian "
         "--noise homoscedastic --hidden 32 8 --channels 4 4 --kernel-size 5 --activation gelu --mean identity "
         "--sigma 0.2 --sigma-floor 0.01 --classes none --roughness --epochs 1 --batch-size 4 --lr 2e-3 --objective iwae --k 2 --beta-nll none --noise-warmup 0 "
         "--kl-weight 1 --schedule constant --grad-clip 1.5 --patience 3 --precision bf16 --compile --accumulate 2 "
@@ -193,7 +193,7 @@ def test_every_value_reaches_its_function(cli, monkeypatch):
     assert (code, err) == (0, "") and got == expected
     for function in (load_data, create_vae, fit):  # no option was forgotten in this test
         given = {name for name, p in signature(function).parameters.items() if p.default is not p.empty}
-        elsewhere = {"prior", "resume", "latent_channels", "scope", "df"}  # below, or not with the others
+        elsewhere = {"resume", "latent_channels", "scope", "df"}  # below, or not with the others
         assert given - elsewhere == set(expected[function.__name__])
 
 

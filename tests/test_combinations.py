@@ -49,6 +49,26 @@ def test_trains(encoder, decoder, posterior, likelihood):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("posterior, prior", [
+    *((posterior, "normal") for posterior in ("low_rank", "mixture", "flow")),
+    *(("mean_field", prior) for prior in ("mixture", "vamp", "flow")), ("mixture", "flow"), ("flow", "vamp"), ("low_rank", "vamp")])
+def test_posteriors_and_priors_train(posterior, prior, precision):
+    torch.manual_seed(0)
+    x = torch.rand(8, 1, 6, 6)
+    model = create_vae((1, 6, 6), 3, "mlp", "mlp", posterior, hidden=(16,), prior=prior)
+    before = true_elbo(model, x)
+    step = TrainingStep(model, elbo, None, k=1, dtype=PRECISIONS[precision])
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2, fused=True)
+    for _ in range(60):
+        optimizer.zero_grad()
+        value, sums = step(x)
+        (-value / len(x)).backward()
+        assert sums.isfinite().all() and all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+        optimizer.step()
+    assert true_elbo(model, x) > before
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("latent_dim, objective, k",
                          [(1, elbo, 1), (32, elbo, 1), (128, elbo, 1), (32, iwae, 3), (128, iwae, 3)])
 def test_full_covariance_is_stable(latent_dim, objective, k, precision):

@@ -26,7 +26,8 @@ WHOLE = { # options of the model and of the step, which becomes one program
     "tc_vae": ({}, dict(objective="tc_vae")), "info_vae": ({}, dict(objective="info_vae")),
     "own": ({}, dict(objective=lambda terms: (terms.log_px + terms.log_pz - terms.log_qz).mean(0))),
     "cnn": (dict(encoder="cnn", decoder="cnn"), {}), "full covariance": (dict(posterior="full_covariance"), {}),
-    "mixture": (dict(prior=partial(LearnedMixture, 3, 4)), {}),
+    "mixture": (dict(prior=partial(LearnedMixture, 3, 4)), {}), "low rank": (dict(posterior="low_rank"), {}),
+    "mixture posterior": (dict(posterior="mixture"), {}), "vamp": (dict(prior="vamp"), {}),
     "logistic": (dict(likelihood="discretised_logistic"), {}),
     "optimal": (dict(noise="optimal"), {}), "faithful": (dict(noise="faithful"), {}),
     **{noise: (dict(likelihood="gaussian", noise=noise), {}) for noise in ("homoscedastic", "imagewise", "pixelwise")},
@@ -44,7 +45,7 @@ def make(model, objective="elbo", k=1, beta_nll=None, precision="fp32", checkpoi
     "A new step, and the ways in which its networks are to run."
     torch.manual_seed(0)
     options = dict(encoder="mlp", decoder="mlp", hidden=(16,), channels=(4, 8), likelihood="bernoulli") | model
-    if "prior" in options: options["prior"] = options["prior"]()
+    if callable(options.get("prior")): options["prior"] = options["prior"]()
     model, ways = create_vae(SHAPE, 3, **options), ExitStack()
     score = None if beta_nll is None else beta_score(beta_nll, model.decoder.head)
     if checkpoint_activations:

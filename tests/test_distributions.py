@@ -9,6 +9,7 @@ from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
 
 import vae_nb as v
 from vae_nb.distributions.priors import DiagonalMixture
+from vae_nb.distributions.richer_posteriors import LowRankGaussian
 from vae_nb.models.fitted_priors import FullCovariancePrior, MixturePrior
 from vae_nb.models.inference import RunningWeights
 
@@ -27,6 +28,7 @@ def filled(prior):
 PRIORS = {"gaussian": lambda: v.GaussianPrior(L), "learned mixture": lambda: v.LearnedMixture(L, 4),
           "full covariance": lambda: FullCovariancePrior(L), "mixture": lambda: MixturePrior(L, 4)}
 HEADS = {"MeanField": lambda: v.MeanField(L), "FullCovariance": lambda: v.FullCovariance(L),
+         "LowRank": lambda: v.LowRank(L, rank=2), "MixturePosterior": lambda: v.MixturePosterior(L, 2),
          "homoscedastic": lambda: v.HomoscedasticGaussian(SHAPE), "fixed": lambda: v.HomoscedasticGaussian(SHAPE, sigma=0.1),
          "imagewise": lambda: v.ImagewiseGaussian(SHAPE), "pixelwise": lambda: v.PixelwiseGaussian(SHAPE, mean="identity"),
          "bernoulli": lambda: v.BernoulliLikelihood(SHAPE), "discretised": lambda: v.DiscretisedLogistic(SHAPE)}
@@ -83,6 +85,7 @@ def wide(p):
     if isinstance(p, Independent): return type(p)(wide(p.base_dist), p.reinterpreted_batch_ndims)
     if isinstance(p, MixtureSameFamily):
         return MixtureSameFamily(wide(p.mixture_distribution), wide(p.component_distribution))
+    if isinstance(p, LowRankGaussian): return LowRankGaussian(p.loc.double(), p.scale.double(), p.factor.double())
     names = {"MultivariateNormal": ("loc", "scale_tril"), "CholeskyGaussian": ("loc", "scale_tril"), "Normal": ("loc", "scale"),
              "GreyLevels": ("loc", "scale"), "Bernoulli": ("logits",), "Categorical": ("logits",)}[type(p).__name__]
     return type(p)(**{name: getattr(p, name).double() for name in names}, validate_args=False)

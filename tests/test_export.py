@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from vae_nb import create_vae, evaluating
+from vae_nb import InputError, create_vae, evaluating
 from vae_nb.apply.export import export_model
 
 ALONE = """
@@ -46,6 +46,12 @@ def test_torch_alone(tmp_path):
     subprocess.run([sys.executable, "-c", ALONE], cwd=tmp_path, env=env, check=True)
     for found, wanted in zip(torch.load(tmp_path / "out.pt"), moments(model, x), strict=True):
         torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
+
+
+def test_a_flow_is_refused(tmp_path):
+    model = create_vae((3, 14, 11), 4, "mlp", "mlp", "flow", hidden=(16,))
+    with pytest.raises(InputError, match="FlowPosterior knows no mean"): export_model(model, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_onnx(model, tmp_path):

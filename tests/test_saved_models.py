@@ -13,6 +13,8 @@ from vae_nb.models.vae import VAE, check_rebuildable
 SMALL = dict(image_shape=(1, 8, 8), latent_dim=3, hidden=(8,), channels=(4,))
 OPTIONS = {
     "cnn": {}, "mlp": dict(encoder="mlp", decoder="mlp"), "full covariance": dict(posterior="full_covariance"),
+    **{f"{name} posterior": dict(posterior=name) for name in ("low_rank", "mixture")},
+    **{f"{name} prior": dict(prior=name) for name in ("normal", "mixture", "vamp", "flow")},
     **{noise: dict(noise=noise) for noise in ("pixelwise", "imagewise", "homoscedastic")},
     "fixed sigma": dict(noise="homoscedastic", sigma=0.1), "identity": dict(mean="identity"),
     "optimal": dict(noise="optimal", scope="channelwise"), "faithful": dict(noise="faithful", scope="imagewise", sigma=0.2),

@@ -44,6 +44,9 @@ from .distributions.likelihoods import (
 )
 from .distributions.beta_nll import beta_nll_score as beta_nll_score
 from .distributions.discretised import DiscretisedLogistic as DiscretisedLogistic, dequantised as dequantised
+from .distributions.richer_posteriors import LowRank as LowRank, MixturePosterior as MixturePosterior
+from .distributions.flows import FlowPosterior as FlowPosterior, FlowPrior as FlowPrior
+from .distributions.vamp import VampPrior as VampPrior
 
 # models: a VAE, built, saved and loaded
 from .models.vae import VAE as VAE, create_vae as create_vae, evaluating as evaluating, prepare_images as prepare_images
@@ -53,6 +56,7 @@ from .models.fitted_priors import (
     fit_prior as fit_prior,
     with_prior as with_prior,
 )
+from .models.refinement import refine as refine
 
 # training: objectives, regularisers, fit
 from .training.objectives import elbo as elbo, iwae as iwae

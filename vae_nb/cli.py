@@ -69,9 +69,6 @@ def with_full_paths(options: dict, # as typed
     return {name: full(name, word) for name, word in options.items()}
 
 # %% ../nbs/09_cli.ipynb #5ec71089
-PYTHON_ONLY = ("prior",) # parameters that no word can stand for
-
-
 def options_of(function: Callable, options: dict) -> dict:
     "Those of the options that the function takes."
     return {name: options[name] for name in signature(function).parameters if name in options}
@@ -83,7 +80,7 @@ def settings_by_function(options: dict,         # as typed
     from vae_nb.data.loading import load_data
     from vae_nb.models.vae import create_vae
     from vae_nb.training.fit import fit
-    left_out = *PYTHON_ONLY, "progress", "resume", "overwrite", "out"
+    left_out = "progress", "resume", "overwrite", "out"
     def settings(f):
         defaults = {name: p.default for name, p in signature(f).parameters.items() if p.default is not p.empty}
         return {name: value for name, value in (defaults | options_of(f, options)).items() if name not in left_out}
@@ -961,7 +958,7 @@ def create_parser(name: str) -> CommandParser:
         group.add_argument(flag, **how)
     for p, comment in by_place: parser.add_argument(**place_arguments(p, comment))
     for p, comment in own[len(by_place):]: add(parser, p, comment)
-    taken, of_run = {*PYTHON_ONLY, *(p.name for p, _ in own)}, "RUN" in places
+    taken, of_run = {p.name for p, _ in own}, "RUN" in places
     if name == "sweep": taken |= {"resume", "overwrite"}
     for where in others:
         title = f"options of {where.partition(':')[2]}" + (" (default: those of the run)" if of_run else "")

@@ -50,6 +50,9 @@ def exported(module: Moments, example: torch.Tensor) -> torch.export.ExportedPro
     sizes = ({0: torch.export.Dim("batch")},)
     try:
         with quiet(): return torch.export.export(module, (example,), dynamic_shapes=sizes)
+    except NotImplementedError:  # raised where a distribution is asked for moments that it doesn't know
+        raise InputError(f"model: the distribution of {type(module.conditional.head).__name__} knows no mean or no standard "
+                         "deviation, which the file would give; expected a head that does, so not a flow") from None
     except Exception as e:  # torch's exporter raises nearly anything
         name = type(module.conditional.network).__name__, type(module.conditional.head).__name__
         raise InputError(f"model: {' with '.join(name)} can't be exported ({type(e).__name__}: {str(e)[:200]}); expected "

@@ -68,7 +68,7 @@ class FullCovariance(Head):
         return CholeskyGaussian(mean, scale_tril=T.unflatten(-1, (L, L)), validate_args=False)
 
 # %% ../../nbs/distributions/00_posteriors.ipynb #df01dd2a
-def _normals(p: Independent, event_shape: torch.Size) -> Normal:
+def normals_of(p: Independent, event_shape: torch.Size) -> Normal:
     "The normals that `p` is made of; another distribution, or one of another shape, has no closed form here."
     if isinstance(p.base_dist, Normal) and p.event_shape == event_shape: return p.base_dist
     raise NotImplementedError
@@ -76,7 +76,7 @@ def _normals(p: Independent, event_shape: torch.Size) -> Normal:
 
 @register_kl(CholeskyGaussian, Independent)
 def _kl_cholesky_independent(q: CholeskyGaussian, p: Independent) -> torch.Tensor:
-    base, T = _normals(p, q.event_shape), q.scale_tril
+    base, T = normals_of(p, q.event_shape), q.scale_tril
     m, s = base.loc, base.scale
     rows = torch.linalg.vector_norm(T, dim=-1)                        # (*batch, L)
     quadratic = ((q.loc - m) / s).square() + (rows / s).square()
@@ -85,7 +85,7 @@ def _kl_cholesky_independent(q: CholeskyGaussian, p: Independent) -> torch.Tenso
 
 @register_kl(Independent, CholeskyGaussian)
 def _kl_independent_cholesky(q: Independent, p: CholeskyGaussian) -> torch.Tensor:
-    base, T = _normals(q, p.event_shape), p.scale_tril
+    base, T = normals_of(q, p.event_shape), p.scale_tril
     m, s = base.loc, base.scale
     A = torch.linalg.solve_triangular(T, torch.eye(T.shape[-1], dtype=T.dtype, device=T.device), upper=False)  # (L, L)
     quadratic = s.square() * A.square().sum(-2) + ((m - p.loc).unsqueeze(-2) * A).sum(-1).square() - 1  # (*batch, L)

@@ -78,7 +78,7 @@ class LearnedMixture(nn.Module):
 
     def forward(self) -> Distribution: # batch (), event (L,)
         parts = Independent(Normal(self.loc, positive(self.raw_scale, self.floor), validate_args=False), 1)
-        return DiagonalMixture(Categorical(logits=self.logits), parts, validate_args=False)
+        return DiagonalMixture(Categorical(logits=self.logits, validate_args=False), parts, validate_args=False)
 
     def extra_repr(self) -> str: return f"latent_dim={self.loc.shape[1]}, components={len(self.loc)}"
 

@@ -36,8 +36,11 @@ from ..distributions.likelihoods import (PIXEL_SIGMA_FLOOR, BernoulliLikelihood,
                                               PixelwiseGaussian)
 from ..distributions.location_scale import FAMILIES
 from ..distributions.optimal_and_faithful import FaithfulGaussian, OptimalGaussian
+from ..distributions.flows import FlowPosterior, FlowPrior
 from ..distributions.posteriors import FullCovariance, MeanField
-from ..distributions.priors import GaussianPrior
+from ..distributions.priors import GaussianPrior, LearnedMixture
+from ..distributions.richer_posteriors import LowRank, MixturePosterior
+from ..distributions.vamp import VampPrior
 from .tensor_files import FORMAT, digest, load_tensors, load_weights, replace_file, save_tensors
 from ..networks.branches import Branches
 from ..networks.decoders import CNNDecoder, MLPDecoder
@@ -57,9 +60,11 @@ class VAE(nn.Module):
         if not isinstance(prior, nn.Module):
             raise InputTypeError(f"prior={prior!r}: expected a module whose call gives a distribution")
         self.image_shape, latent = encoder.in_shape, encoder.head.event_shape
-        if decoder.in_shape != latent or tuple(prior().event_shape) != latent:
+        if isinstance(prior, VampPrior): prior.attach(encoder)
+        of_prior = latent if isinstance(prior, VampPrior) else tuple(prior().event_shape)
+        if decoder.in_shape != latent or of_prior != latent:
             raise InputError(f"latents: the encoder gives {latent}, the decoder takes {decoder.in_shape}, "
-                             f"the prior has {tuple(prior().event_shape)}")
+                             f"the prior has {of_prior}")
         if decoder.head.event_shape != self.image_shape:
             raise InputError(f"images: the encoder takes {self.image_shape}, "
                              f"the decoder gives {decoder.head.event_shape}")
@@ -270,7 +275,7 @@ def describe(model: VAE) -> str:
     y = "" if model.labels is None else ", y"
     parts = [("encoder", model.encoder.network, f"{model.image_shape}{y} -> {model.encoder.head.param_shape}"),
              ("posterior", model.encoder.head, f"q(z|x{y}) over {model.encoder.head.event_shape}"),
-             ("prior", model.prior, f"p(z) over {tuple(model.prior().event_shape)}"),
+             ("prior", model.prior, f"p(z) over {model.encoder.head.event_shape}"),
              ("decoder", model.decoder.network, f"{model.decoder.in_shape}{y} -> {model.decoder.head.param_shape}"),
              ("likelihood", model.decoder.head, f"p(x|z{y}) over {model.decoder.head.event_shape}" + smallest_sigma(model))]
     rows = [(role, type(m).__name__, shape, f"{sum(p.numel() for p in m.parameters()):,}") for role, m, shape in parts]
@@ -305,7 +310,8 @@ def check_images_for(model: "VAE",        # for its image shape and its likeliho
 
 # %% ../../nbs/models/01_vae.ipynb #b822123f
 NetworkChoice = Literal["cnn", "resnet", "mlp"] | nn.Module
-PosteriorChoice = Literal["mean_field", "full_covariance"] | Head
+PosteriorChoice = Literal["mean_field", "full_covariance", "low_rank", "mixture", "flow"] | Head
+PriorChoice = Literal["normal", "mixture", "vamp", "flow"] | nn.Module
 LikelihoodChoice = Literal["gaussian", "laplace", "logistic", "student_t", "bernoulli", "discretised_logistic"] | Head
 NoiseName = Literal["pixelwise", "imagewise", "homoscedastic", "channelwise", "optimal", "faithful"]
 ScopeName = Literal["homoscedastic", "channelwise", "pixelwise", "imagewise"]
@@ -314,7 +320,10 @@ Activation = str | Callable[[], nn.Module]
 
 _encoders = {"cnn": CNNEncoder, "resnet": ResNetEncoder, "mlp": MLPEncoder}
 _decoders = {"cnn": CNNDecoder, "resnet": ResNetDecoder, "mlp": MLPDecoder}
-_posteriors = {"mean_field": MeanField, "full_covariance": FullCovariance}
+_posteriors = {"mean_field": MeanField, "full_covariance": FullCovariance, "low_rank": LowRank, "mixture": MixturePosterior,
+               "flow": FlowPosterior}
+_priors = {"normal": lambda L, image_shape: GaussianPrior(L), "mixture": lambda L, image_shape: LearnedMixture(L),
+           "vamp": lambda L, image_shape: VampPrior(image_shape), "flow": lambda L, image_shape: FlowPrior(L)}
 _likelihoods = {"bernoulli": BernoulliLikelihood, "discretised_logistic": DiscretisedLogistic} # beside location–scale families
 _noises = {"pixelwise": PixelwiseGaussian, "imagewise": ImagewiseGaussian, "homoscedastic": HomoscedasticGaussian,
            "channelwise": Channelwise, "optimal": OptimalGaussian, "faithful": FaithfulGaussian} # of a Gaussian
@@ -468,7 +477,8 @@ def build(given: dict, # the arguments of `create_vae`
         to_images = _decoder(given["decoder"], widened((latent_dim,), labels), p_head, how)
         to_latents = labelled(to_latents, image_shape, labels, own["encoder"])
         to_images = labelled(to_images, (latent_dim,), labels, own["decoder"])
-        if prior is None: prior = GaussianPrior(latent_dim)
+        if not isinstance(prior, nn.Module):
+            prior = lookup("prior", "normal" if prior is None else prior, _priors)(latent_dim, image_shape)
     seen, shown = (n.out_shape if isinstance(n, (Network, Labelled)) and n is not given[name] else None  # of one's own: by a trial run
                    for name, n in (("encoder", to_latents), ("decoder", to_images)))
     model = VAE(Conditional(to_latents, q_head, image_shape, seen),
@@ -508,7 +518,7 @@ def create_vae(image_shape: "Sequence[int] | Data",     # (C, H, W), or the data
                latent_dim: int | None = None,           # length L of the latent vector; None: by the size of an image
                encoder: NetworkChoice = "cnn",          # "cnn", "resnet", "mlp", or a module: (n, C, H, W) to (n, *param_shape)
                decoder: NetworkChoice = "cnn",          # "cnn", "resnet", "mlp", or a module: (n, L) to (n, *param_shape)
-               posterior: PosteriorChoice = "mean_field", # "mean_field", "full_covariance", or a `Head`
+               posterior: PosteriorChoice = "mean_field", # "mean_field", "full_covariance", "low_rank", "mixture", "flow", or a `Head`
                likelihood: LikelihoodChoice = "gaussian", # a name from `LIKELIHOOD_OPTIONS`, or a `Head`
                noise: NoiseName | None = None, # σ: "pixelwise" (None), "imagewise", "homoscedastic", "channelwise";
                                                # of a Gaussian also "optimal" or "faithful"
@@ -519,7 +529,7 @@ def create_vae(image_shape: "Sequence[int] | Data",     # (C, H, W), or the data
                mean: LinkName | None = None,            # link: "sigmoid" (Gaussian, if None) or "identity" (discretised)
                sigma: float | None = None,              # fixed σ of homoscedastic noise; None: learned
                sigma_floor: float | None = None,        # smallest σ of a Gaussian pixel; None: that of 8-bit rounding
-               prior: nn.Module | None = None,          # p(z); None: the standard normal
+               prior: PriorChoice | None = None,        # p(z): "normal" (None), "mixture", "vamp", "flow", or a module
                latent_channels: int | None = None,      # latents with places: so many small maps; None: a vector
                classes: int | Sequence[str] | None = None, # conditional on a label: how many classes, or their names; None: no
                scope: ScopeName | None = None,          # of optimal noise (None: "homoscedastic") and faithful ("pixelwise")

@@ -137,7 +137,8 @@ def latent_covariance(q: Distribution,   # posterior, batch (B,), event (L,)
                              "both, with their gradients")
     covariance = q.mean.T.cov(correction=0).reshape(q.mean.shape[-1:] * 2)
     if lookup("kind", kind, {"I": True, "II": False}): return covariance
-    within = q.covariance_matrix if isinstance(q, MultivariateNormal) else q.variance.diag_embed()
+    within = getattr(q, "covariance_matrix", None)  # of a Gaussian or a mixture; else the latents are independent
+    if within is None: within = q.variance.diag_embed()
     return covariance + within.mean(0)
 
 # %% ../../nbs/training/02_regularisers.ipynb #c05cccbe
