@@ -28,6 +28,7 @@ WHOLE = { # options of the model and of the step, which becomes one program
     "cnn": (dict(encoder="cnn", decoder="cnn"), {}), "full covariance": (dict(posterior="full_covariance"), {}),
     "mixture": (dict(prior=partial(LearnedMixture, 3, 4)), {}),
     "logistic": (dict(likelihood="discretised_logistic"), {}),
+    **{name: (dict(likelihood=name), {}) for name in ("continuous_bernoulli", "beta", "categorical", "discretised_mixture", "low_rank_gaussian")},
     **{noise: (dict(likelihood="gaussian", noise=noise), {}) for noise in ("homoscedastic", "imagewise", "pixelwise")},
     "beta_nll": (dict(likelihood="gaussian"), dict(beta_nll=0.5)), "bf16": ({}, dict(precision="bf16")),
     "bf16 cnn": (dict(encoder="cnn", decoder="cnn"), dict(precision="bf16")),

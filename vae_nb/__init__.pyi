@@ -39,6 +39,12 @@ from .distributions.likelihoods import (
 )
 from .distributions.beta_nll import beta_nll_score as beta_nll_score
 from .distributions.discretised import DiscretisedLogistic as DiscretisedLogistic, dequantised as dequantised
+from .distributions.bounded_pixels import (
+    BetaLikelihood as BetaLikelihood,
+    ContinuousBernoulliLikelihood as ContinuousBernoulliLikelihood,
+)
+from .distributions.levels import CategoricalLikelihood as CategoricalLikelihood, DiscretisedMixture as DiscretisedMixture
+from .distributions.correlated_noise import LowRankGaussian as LowRankGaussian
 
 # models: a VAE, built, saved and loaded
 from .models.vae import VAE as VAE, create_vae as create_vae, evaluating as evaluating, prepare_images as prepare_images

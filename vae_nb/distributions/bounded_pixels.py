@@ -165,11 +165,11 @@ class SqueezedBeta(Distribution):
     has_rsample = True
 
     def __init__(self,
-                 mean: torch.Tensor,          # (*batch,), of x, in [0, 1]
-                 concentration: torch.Tensor, # κ = α + β, above zero; broadcasts with `mean`
+                 center: torch.Tensor,        # (*batch,), mean of x, in [0, 1]
+                 concentration: torch.Tensor, # κ = α + β, above zero; broadcasts with `center`
                  validate_args: bool | None = None, # as in torch
                  ):
-        self.center, self.concentration = torch.broadcast_tensors(mean, concentration)
+        self.center, self.concentration = torch.broadcast_tensors(center, concentration)
         super().__init__(self.center.shape, validate_args=validate_args)
 
     @property

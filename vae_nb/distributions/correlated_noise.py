@@ -74,7 +74,10 @@ class LowRankNormal(Distribution):
         patterns = (weights @ self.factors.flatten(-3)).reshape(shape)
         return self.loc + self.scale * (noise + patterns)
 
-# %% ../../nbs/distributions/09_correlated_noise.ipynb #ab58a630
+# %% ../../nbs/distributions/09_correlated_noise.ipynb #ba5b5f10
+PATTERN = 0.1 # of a raw number: patterns are to grow more slowly than the mean and σ
+
+# %% ../../nbs/distributions/09_correlated_noise.ipynb #5989e715
 class LowRankGaussian(GaussianLikelihood):
     "Gaussian pixels whose noise is correlated over the image: low-rank plus diagonal; raw numbers ((2 + rank)·C, H, W)."
     heteroscedastic = True
@@ -97,4 +100,4 @@ class LowRankGaussian(GaussianLikelihood):
                      raw: torch.Tensor, # (*batch, (2 + rank)·C, H, W): means, then raw σ, then the patterns
                      ) -> Distribution: # batch_shape `batch`, event (C, H, W)
         (raw_mean, sigma), maps = self.split(raw), raw.unflatten(-3, (2 + self.rank, -1))
-        return LowRankNormal(self.link(raw_mean), sigma, maps[..., 2:, :, :, :], validate_args=False)
+        return LowRankNormal(self.link(raw_mean), sigma, PATTERN * maps[..., 2:, :, :, :], validate_args=False)

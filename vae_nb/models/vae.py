@@ -30,7 +30,10 @@ from ..basics.numerics import full_precision, seed_generators, to_unit
 from ..core import Conditional, Head, Terms, check_rsample, moments_of
 from ..data.arrays import check_range
 from ..data.splits import Data
+from ..distributions.bounded_pixels import BetaLikelihood, ContinuousBernoulliLikelihood
+from ..distributions.correlated_noise import LowRankGaussian
 from ..distributions.discretised import DiscretisedLogistic
+from ..distributions.levels import CategoricalLikelihood, DiscretisedMixture
 from ..distributions.likelihoods import (PIXEL_SIGMA_FLOOR, BernoulliLikelihood, GaussianLikelihood,
                                               HomoscedasticGaussian, ImagewiseGaussian, PixelwiseGaussian)
 from ..distributions.posteriors import FullCovariance, MeanField
@@ -300,7 +303,8 @@ def check_images_for(model: "VAE",        # for its image shape and its likeliho
 # %% ../../nbs/models/01_vae.ipynb #b822123f
 NetworkChoice = Literal["cnn", "resnet", "mlp"] | nn.Module
 PosteriorChoice = Literal["mean_field", "full_covariance"] | Head
-LikelihoodChoice = Literal["gaussian", "bernoulli", "discretised_logistic"] | Head
+LikelihoodChoice = Literal["gaussian", "bernoulli", "discretised_logistic", "continuous_bernoulli", "beta", "categorical",
+                           "discretised_mixture", "low_rank_gaussian"] | Head
 NoiseName = Literal["pixelwise", "imagewise", "homoscedastic"]
 LinkName = Literal["sigmoid", "identity"]
 Activation = str | Callable[[], nn.Module]
@@ -308,13 +312,17 @@ Activation = str | Callable[[], nn.Module]
 _encoders = {"cnn": CNNEncoder, "resnet": ResNetEncoder, "mlp": MLPEncoder}
 _decoders = {"cnn": CNNDecoder, "resnet": ResNetDecoder, "mlp": MLPDecoder}
 _posteriors = {"mean_field": MeanField, "full_covariance": FullCovariance}
-_likelihoods = {"gaussian": None, "bernoulli": BernoulliLikelihood, "discretised_logistic": DiscretisedLogistic}
+_likelihoods = {"gaussian": None, "bernoulli": BernoulliLikelihood, "discretised_logistic": DiscretisedLogistic,
+                "continuous_bernoulli": ContinuousBernoulliLikelihood, "beta": BetaLikelihood, "categorical": CategoricalLikelihood,
+                "discretised_mixture": DiscretisedMixture, "low_rank_gaussian": LowRankGaussian}
 _noises = {"pixelwise": PixelwiseGaussian, "imagewise": ImagewiseGaussian, "homoscedastic": HomoscedasticGaussian}
 
 # %% ../../nbs/models/01_vae.ipynb #2e169144
 LIKELIHOOD_OPTIONS: dict[str, dict] = { # which options a likelihood has, and their defaults
     "gaussian": dict(noise="pixelwise", mean="sigmoid", sigma=None, sigma_floor=PIXEL_SIGMA_FLOOR),
-    "bernoulli": {}, "discretised_logistic": dict(mean="identity")}
+    "bernoulli": {}, "discretised_logistic": dict(mean="identity"),
+    "continuous_bernoulli": {}, "beta": {}, "categorical": {}, "discretised_mixture": dict(mean="identity"),
+    "low_rank_gaussian": dict(mean="sigmoid")}
 
 
 def _likelihood_options(likelihood: LikelihoodChoice, given: dict) -> dict:
