@@ -152,8 +152,6 @@ class DiscretisedMixture(PixelHead):
         self.kinds = 2 + (self.components > 1)  # of maps: centres, scales and, unless there is but one component, weights
         super().__init__((self.kinds * self.components * C, H, W), shape, mean)
         self.scale_floor = check_positive("scale_floor", scale_floor)
-        places = torch.linspace(-0.5, 0.5, self.components) if self.components > 1 else torch.zeros(1)
-        self.places = sorted(places.tolist(), key=abs)  # where the components begin, from the centre outwards
 
     def distribution(self,
                      raw: torch.Tensor, # (*batch, 3·K·C, H, W): K·C centres, then scales, then weights
@@ -161,7 +159,8 @@ class DiscretisedMixture(PixelHead):
         maps = raw.unflatten(-3, (self.kinds, self.components, self.event_shape[0])).movedim(-4, -1)
         centers, scales, *weights = maps.unbind(-5)  # 3 × (*batch, C, H, W, K)
         first, others = centers[..., :1], centers[..., 1:]
-        places = torch.tensor(self.places, dtype=raw.dtype, device=raw.device)
+        reach = 0.5 if self.components > 1 else 0.0
+        places = torch.linspace(-reach, reach, self.components, dtype=raw.dtype, device=raw.device)
         loc = self.link(torch.cat([first, first + others], -1) + places)
         parts = GreyLevels(loc, positive(scales - 2, self.scale_floor), validate_args=False)
         weighted = Categorical(logits=weights[0] if weights else torch.zeros_like(scales), validate_args=False)
