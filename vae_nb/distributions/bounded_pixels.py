@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable
 
 import torch
-from torch.distributions import Distribution, Independent, constraints
+from torch.distributions import Distribution, Gamma, Independent, constraints
 
 from ..basics.checks import InputError, check_image_shape, check_positive
 from ..basics.numerics import positive
@@ -218,7 +218,7 @@ class SqueezedBeta(Distribution):
         shape, logs = self._extended_shape(torch.Size(sample_shape)), []
         for share in self.squeezed:
             a = (share * self.concentration).expand(shape)
-            logs.append(torch._standard_gamma(a + 1).log() + torch.log1p(-torch.rand_like(a)) / a)
+            logs.append(Gamma(a + 1, torch.ones_like(a), validate_args=False).rsample().log() + torch.log1p(-torch.rand_like(a)) / a)
         return (256 * torch.sigmoid(logs[0] - logs[1]) - 0.5) / 255
 
 # %% ../../nbs/distributions/07_bounded_pixels.ipynb #f88b8617

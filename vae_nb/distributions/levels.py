@@ -116,7 +116,7 @@ class CategoricalLikelihood(Head):
     def distribution(self,
                      raw: torch.Tensor, # (*batch, C·levels, H, W): all levels of the first channel, then of the next
                      ) -> Distribution: # batch_shape `batch`, event (C, H, W)
-        logits = raw.unflatten(-3, (self.event_shape[0], self.levels)).movedim(-3, -1)  # (*batch, C, H, W, levels)
+        logits = raw.unflatten(-3, (self.event_shape[0], -1)).movedim(-3, -1)  # (*batch, C, H, W, levels)
         return Independent(LevelTable(logits, validate_args=False), 3, validate_args=False)
 
     def check_data(self,
@@ -124,7 +124,7 @@ class CategoricalLikelihood(Head):
                    ) -> None:
         "Raise an InputError for pixels that are not of the form v/(levels − 1)."
         super().check_data(x)
-        check_level_pixels(x, self.levels, "a categorical")
+        check_level_pixels(x, self.param_shape[0] // self.event_shape[0], "a categorical")
 
 # %% ../../nbs/distributions/08_levels.ipynb #e6a2ed97
 def check_level_pixels(x: torch.Tensor, # pixels
