@@ -102,7 +102,7 @@ class CutExponential(Distribution):
 
 # %% ../../nbs/distributions/07_bounded_pixels.ipynb #04e5d7ae
 class ContinuousBernoulliLikelihood(PixelHead):
-    "Grey pixels in [0, 1], each with a cut exponential distribution (Loaiza-Ganem & Cunningham 2019); raw numbers (C, H, W)."
+    "Grey pixels in [0, 1], each a cut exponential (Loaiza-Ganem & Cunningham 2019); raw numbers (C, H, W)."
     def __init__(self,
                  image_shape: Iterable[int], # (C, H, W)
                  ):
@@ -200,9 +200,10 @@ class SqueezedBeta(Distribution):
                  ) -> torch.Tensor: # (..., *batch), nats
         if self._validate_args: self._validate_sample(x)
         (up, down), k, step = self.squeezed, self.concentration, 255 / 256 * (x - self.center)
-        tiny = torch.finfo(step.dtype).eps / 2                                # half a level beyond black or white, y is 0 or 1
+        tiny = torch.finfo(step.dtype).eps / 2  # half a level beyond black or white, y is 0 or 1
         y, rest = ((255 * pixel + 0.5).div(256).clamp(min=tiny) for pixel in (x, 1 - x))
-        kl = up * log_remainder((step / up).clamp(min=tiny - 1)) + down * log_remainder((-step / down).clamp(min=tiny - 1))
+        kl = up * log_remainder((step / up).clamp(min=tiny - 1))
+        kl = kl + down * log_remainder((-step / down).clamp(min=tiny - 1))
         peak = 0.5 * (k * up * down / (2 * math.pi)).log() + math.log(255 / 256)
         return peak - k * kl - (y * rest).log() + stirling_rest(k) - stirling_rest(k * up) - stirling_rest(k * down)
 
@@ -218,7 +219,8 @@ class SqueezedBeta(Distribution):
         shape, logs = self._extended_shape(torch.Size(sample_shape)), []
         for share in self.squeezed:
             a = (share * self.concentration).expand(shape)
-            logs.append(Gamma(a + 1, torch.ones_like(a), validate_args=False).rsample().log() + torch.log1p(-torch.rand_like(a)) / a)
+            larger = Gamma(a + 1, torch.ones_like(a), validate_args=False).rsample()
+            logs.append(larger.log() + torch.log1p(-torch.rand_like(a)) / a)
         return (256 * torch.sigmoid(logs[0] - logs[1]) - 0.5) / 255
 
 # %% ../../nbs/distributions/07_bounded_pixels.ipynb #f88b8617

@@ -52,7 +52,7 @@ class LowRankNormal(Distribution):
                              self.factors.expand((*batch, r, *event)), validate_args=False)
 
     @lazy_property
-    def _small(self) -> tuple[torch.Tensor, torch.Tensor]: # V (*batch, r, D) and the factor of A (*batch, r, r), float64
+    def _small(self) -> tuple[torch.Tensor, torch.Tensor]: # V (*batch, r, D), the root of A (*batch, r, r)
         v = self.factors.flatten(-3).double()
         return v, torch.linalg.cholesky(v @ v.mT + torch.eye(v.shape[-2], dtype=v.dtype, device=v.device))
 
@@ -79,7 +79,7 @@ PATTERN = 0.1 # of a raw number: patterns are to grow more slowly than the mean 
 
 # %% ../../nbs/distributions/09_correlated_noise.ipynb #5989e715
 class LowRankGaussian(GaussianLikelihood):
-    "Gaussian pixels whose noise is correlated over the image: low-rank plus diagonal; raw numbers ((2 + rank)·C, H, W)."
+    "Gaussian pixels whose noise is correlated over the image, low rank plus diagonal; raw numbers ((2 + rank)·C, H, W)."
     heteroscedastic = True
 
     def __init__(self,

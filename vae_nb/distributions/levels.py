@@ -61,7 +61,8 @@ class LevelTable(Distribution):
         super().__init__(logits.shape[:-1], validate_args=validate_args)
 
     @property
-    def arg_constraints(self) -> dict[str, constraints.Constraint]: return {"logits": constraints.independent(constraints.real, 1)}
+    def arg_constraints(self) -> dict[str, constraints.Constraint]:
+        return {"logits": constraints.independent(constraints.real, 1)}
 
     @property
     def support(self) -> constraints.Constraint: return constraints.unit_interval
@@ -149,7 +150,7 @@ class DiscretisedMixture(PixelHead):
                  ):
         C, H, W = shape = check_image_shape(image_shape)
         self.components = check_count("components", components)
-        self.kinds = 2 + (self.components > 1)  # of maps: centres, scales and, unless there is but one component, weights
+        self.kinds = 2 + (self.components > 1)  # of maps: centres, scales and, with several components, weights
         super().__init__((self.kinds * self.components * C, H, W), shape, mean)
         self.scale_floor = check_positive("scale_floor", scale_floor)
 
