@@ -800,6 +800,15 @@ def test_notes_instead_of_warnings(cli):
     assert err.splitlines()[1].startswith("epoch 1/1: train elbo ")
 
 
+@pytest.mark.parametrize("name", ["continuous_bernoulli", "beta", "categorical", "discretised_mixture", "low_rank_gaussian"])
+def test_likelihoods_by_name(cli, name):
+    code, out, err = cli(f"train --encoder mlp --decoder mlp --hidden 8 --latent-dim 2 --limit 100 --batch-size 20 --resize 8 --epochs 1 "
+                         f"--likelihood {name} --no-progress --out run")
+    assert (code, (out + err).count("epoch 1/1: train elbo ")) == (0, 1), err
+    assert json.loads(Path("run/config.json").read_text())["create_vae"]["likelihood"] == name
+    assert cli("evaluate run --no-report")[0] == 0 and cli("sample run --n 2 --out a.png")[0] == 0
+
+
 def test_data_lists_what_is_there(cli, monkeypatch, tmp_path):
     (tmp_path / "cache" / "MNIST").mkdir(parents=True)
     monkeypatch.setenv("VAE_NB_DATA", str(tmp_path / "cache"))

@@ -12,7 +12,9 @@ from vae_nb.training.fit import TrainingStep
 
 LIKELIHOODS = {"bernoulli": (dict(likelihood="bernoulli"), None),
                **{f"{noise}{' β' if beta else ''}": (dict(noise=noise), beta)
-                  for noise in ("homoscedastic", "imagewise", "pixelwise") for beta in (None, 0.5)}}
+                  for noise in ("homoscedastic", "imagewise", "pixelwise") for beta in (None, 0.5)},
+               **{name: (dict(likelihood=name), None) for name in (
+                   "discretised_logistic", "continuous_bernoulli", "beta", "discretised_mixture", "low_rank_gaussian", "categorical")}}
 SHAPES = {"28×28×1": (1, 28, 28), "17×23×3": (3, 17, 23)}
 
 
@@ -35,6 +37,7 @@ def test_trains(encoder, decoder, posterior, likelihood):
         torch.manual_seed(0)
         x = torch.rand(8, *shape)
         if likelihood == "bernoulli": x = x.round()
+        if likelihood in ("categorical", "discretised_logistic", "discretised_mixture"): x = (x * 255).round() / 255
         model = create_vae(shape, 3, encoder, decoder, posterior, hidden=(16,), channels=(4, 4), **options)
         before = true_elbo(model, x)
         step = TrainingStep(model, elbo, score, k=1, dtype=PRECISIONS[precision])

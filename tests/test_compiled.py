@@ -30,6 +30,7 @@ WHOLE = { # options of the model and of the step, which becomes one program
     "mixture posterior": (dict(posterior="mixture"), {}), "vamp": (dict(prior="vamp"), {}),
     "logistic": (dict(likelihood="discretised_logistic"), {}),
     "optimal": (dict(noise="optimal"), {}), "faithful": (dict(noise="faithful"), {}),
+    **{name: (dict(likelihood=name), {}) for name in ("continuous_bernoulli", "beta", "categorical", "discretised_mixture", "low_rank_gaussian")},
     **{noise: (dict(likelihood="gaussian", noise=noise), {}) for noise in ("homoscedastic", "imagewise", "pixelwise")},
     "beta_nll": (dict(likelihood="gaussian"), dict(beta_nll=0.5)), "bf16": ({}, dict(precision="bf16")),
     "bf16 cnn": (dict(encoder="cnn", decoder="cnn"), dict(precision="bf16")),

@@ -8,12 +8,14 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
 
 import vae_nb as v
+from vae_nb.distributions.bounded_pixels import BetaLikelihood, ContinuousBernoulliLikelihood
 from vae_nb.distributions.priors import DiagonalMixture
-from vae_nb.distributions.richer_posteriors import LowRankGaussian
+from vae_nb.distributions.richer_posteriors import LowRankLatents
 from vae_nb.models.fitted_priors import FullCovariancePrior, MixturePrior
 from vae_nb.models.inference import RunningWeights
 
 L, SHAPE = 3, (1, 2, 2)
+NAMED = ["discretised_logistic", "continuous_bernoulli", "beta", "categorical", "discretised_mixture", "low_rank_gaussian"]
 
 
 def filled(prior):
@@ -31,7 +33,10 @@ HEADS = {"MeanField": lambda: v.MeanField(L), "FullCovariance": lambda: v.FullCo
          "LowRank": lambda: v.LowRank(L, rank=2), "MixturePosterior": lambda: v.MixturePosterior(L, 2),
          "homoscedastic": lambda: v.HomoscedasticGaussian(SHAPE), "fixed": lambda: v.HomoscedasticGaussian(SHAPE, sigma=0.1),
          "imagewise": lambda: v.ImagewiseGaussian(SHAPE), "pixelwise": lambda: v.PixelwiseGaussian(SHAPE, mean="identity"),
-         "bernoulli": lambda: v.BernoulliLikelihood(SHAPE), "discretised": lambda: v.DiscretisedLogistic(SHAPE)}
+         "bernoulli": lambda: v.BernoulliLikelihood(SHAPE), "discretised": lambda: v.DiscretisedLogistic(SHAPE),
+         "continuous bernoulli": lambda: ContinuousBernoulliLikelihood(SHAPE), "beta": lambda: BetaLikelihood(SHAPE),
+         "categorical": lambda: v.CategoricalLikelihood(SHAPE, levels=5), "discretised mixture": lambda: v.DiscretisedMixture(SHAPE),
+         "low rank": lambda: v.LowRankGaussian(SHAPE, rank=2)}
 
 
 def distribution(name):
@@ -73,6 +78,7 @@ def test_expand_where_batch_components_and_latents_are_as_many():
 def test_log_prob_of_leading_dimensions(name):
     p = distribution(name)
     z = p.sample((3, 2, 2))
+    if name == "beta": z = z.clamp(0, 1)                                     # beyond, float32 has too few pixels for a steep density
     together = p.log_prob(z)
     assert together.shape == (3, 2, 2)
     alone = torch.stack([p.log_prob(one) for one in z.flatten(0, 2)]).reshape(3, 2, 2)
@@ -85,9 +91,11 @@ def wide(p):
     if isinstance(p, Independent): return type(p)(wide(p.base_dist), p.reinterpreted_batch_ndims)
     if isinstance(p, MixtureSameFamily):
         return MixtureSameFamily(wide(p.mixture_distribution), wide(p.component_distribution))
-    if isinstance(p, LowRankGaussian): return LowRankGaussian(p.loc.double(), p.scale.double(), p.factor.double())
+    if isinstance(p, LowRankLatents): return LowRankLatents(p.loc.double(), p.scale.double(), p.factor.double())
     names = {"MultivariateNormal": ("loc", "scale_tril"), "CholeskyGaussian": ("loc", "scale_tril"), "Normal": ("loc", "scale"),
-             "GreyLevels": ("loc", "scale"), "Bernoulli": ("logits",), "Categorical": ("logits",)}[type(p).__name__]
+             "GreyLevels": ("loc", "scale"), "Bernoulli": ("logits",), "Categorical": ("logits",),
+             "CutExponential": ("logits",), "SqueezedBeta": ("center", "concentration"), "LevelTable": ("logits",),
+             "LowRankNormal": ("loc", "scale", "factors")}[type(p).__name__]
     return type(p)(**{name: getattr(p, name).double() for name in names}, validate_args=False)
 
 
@@ -107,7 +115,7 @@ def test_moments_are_those_of_its_samples(name):
 @pytest.mark.parametrize("options", [dict(posterior="full_covariance", likelihood="bernoulli"), dict(noise="pixelwise"),
                                      dict(noise="imagewise"), dict(noise="homoscedastic"),
                                      dict(noise="optimal"), dict(noise="faithful"), dict(likelihood="laplace"),
-                                     dict(likelihood="discretised_logistic")], ids=lambda o: [*o.values()][-1])
+                                     *(dict(likelihood=name) for name in NAMED)], ids=lambda o: [*o.values()][-1])
 def test_annealing(prior, options):
     torch.manual_seed(0)
     model = v.create_vae(SHAPE, L, "mlp", "mlp", hidden=(4,), prior=filled(PRIORS[prior]()), **options)
@@ -154,7 +162,7 @@ def test_narrow_mixtures(L, width, spread, precision):
 @pytest.mark.parametrize("posterior", ["mean_field", "full_covariance"])
 @pytest.mark.parametrize("options", [dict(noise="pixelwise"), dict(noise="imagewise"), dict(noise="homoscedastic"),
                                      dict(noise="faithful"), dict(likelihood="logistic"), dict(likelihood="student_t"),
-                                     dict(likelihood="bernoulli"), dict(likelihood="discretised_logistic")],
+                                     dict(likelihood="bernoulli"), *(dict(likelihood=name) for name in NAMED)],
                          ids=lambda o: [*o.values()][0])
 def test_torch_func(network, posterior, options):
     "vmap, jacfwd, jvp and hessian through a whole model, against plain autograd, one image at a time."

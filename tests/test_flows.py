@@ -11,6 +11,7 @@ from torch.distributions import (Distribution, Independent, Normal, RelaxedOneHo
                                  TransformedDistribution, constraints)
 
 import vae_nb as v
+from vae_nb.distributions.vamp import VampPrior
 from vae_nb.core import moments_of
 from vae_nb.distributions.flows import spline_type
 from vae_nb.models.fitted_priors import fit_prior
@@ -151,7 +152,7 @@ def test_named_families_are_saved_and_loaded(named, x, tmp_path):
     model.save(tmp_path)
     again = v.VAE.load(tmp_path)
     assert v.evaluate(model, x) == v.evaluate(again, x) and again.config == model.config
-    if isinstance(model.prior, v.VampPrior): assert again.prior.posteriors().batch_shape == (50,)
+    if isinstance(model.prior, VampPrior): assert again.prior.posteriors().batch_shape == (50,)
     twin = copy.deepcopy(again).double()
     assert twin(x[:3] / 255.0).log_pz.dtype == torch.float64
     v.fit(again, x, epochs=1, batch_size=12, progress=False)

@@ -18,6 +18,7 @@ few = settings(max_examples=COUNT or 25, deadline=None, derandomize=not COUNT, d
                suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 LIKELIHOODS = [dict(likelihood="bernoulli"), dict(likelihood="discretised_logistic"),
                dict(likelihood="discretised_logistic", mean="sigmoid"), dict(noise="homoscedastic"),
+               *(dict(likelihood=name) for name in ("continuous_bernoulli", "beta", "categorical", "discretised_mixture", "low_rank_gaussian")),
                dict(noise="homoscedastic", sigma=0.1), dict(noise="imagewise"), dict(noise="pixelwise"),
                dict(noise="pixelwise", mean="identity"), dict(noise="channelwise"), dict(noise="optimal"), dict(noise="faithful"),
                dict(likelihood="laplace"), dict(likelihood="logistic", noise="imagewise"),

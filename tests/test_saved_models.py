@@ -19,10 +19,13 @@ OPTIONS = {
     "fixed sigma": dict(noise="homoscedastic", sigma=0.1), "identity": dict(mean="identity"),
     "optimal": dict(noise="optimal", scope="channelwise"), "faithful": dict(noise="faithful", scope="imagewise", sigma=0.2),
     "student": dict(likelihood="student_t", df=3.5, noise="imagewise"), "laplace": dict(likelihood="laplace", noise="channelwise"),
-    "rough": dict(roughness=True), "bernoulli": dict(likelihood="bernoulli"), "discretised": dict(likelihood="discretised_logistic"),
+    "rough": dict(roughness=True),
+    "bernoulli": dict(likelihood="bernoulli"), "discretised": dict(likelihood="discretised_logistic"),
+    **{name: dict(likelihood=name) for name in ("continuous_bernoulli", "beta", "categorical", "discretised_mixture", "low_rank_gaussian")},
     "own activation": dict(activation=nn.PReLU), "own function": dict(activation=lambda: nn.Sequential(nn.PReLU(), nn.Tanh())),
     "own prior": dict(prior=v.LearnedMixture(3, 4)), "own posterior": dict(posterior=v.FullCovariance(3, floor=0.1)),
     "own likelihood": dict(likelihood=v.PixelwiseGaussian((1, 8, 8), sigma_floor=0.2)),
+    "own rank": dict(likelihood=v.LowRankGaussian((1, 8, 8), rank=3)), "own levels": dict(likelihood=v.CategoricalLikelihood((1, 8, 8), levels=4)),
     "own encoder": dict(encoder=nn.Sequential(nn.Flatten(), nn.Linear(64, 6)))}
 
 

@@ -33,20 +33,15 @@ from .distributions.priors import (
 )
 from .distributions.likelihoods import (
     BernoulliLikelihood as BernoulliLikelihood,
-    Channelwise as Channelwise,
-    Homoscedastic as Homoscedastic,
     HomoscedasticGaussian as HomoscedasticGaussian,
-    Imagewise as Imagewise,
     ImagewiseGaussian as ImagewiseGaussian,
-    LocationScale as LocationScale,
-    Pixelwise as Pixelwise,
     PixelwiseGaussian as PixelwiseGaussian,
 )
 from .distributions.beta_nll import beta_nll_score as beta_nll_score
 from .distributions.discretised import DiscretisedLogistic as DiscretisedLogistic, dequantised as dequantised
+from .distributions.levels import CategoricalLikelihood as CategoricalLikelihood, DiscretisedMixture as DiscretisedMixture
+from .distributions.correlated_noise import LowRankGaussian as LowRankGaussian
 from .distributions.richer_posteriors import LowRank as LowRank, MixturePosterior as MixturePosterior
-from .distributions.flows import FlowPosterior as FlowPosterior, FlowPrior as FlowPrior
-from .distributions.vamp import VampPrior as VampPrior
 
 # models: a VAE, built, saved and loaded
 from .models.vae import VAE as VAE, create_vae as create_vae, evaluating as evaluating, prepare_images as prepare_images
@@ -120,6 +115,7 @@ from .evaluation.latents import (
     latent_numbers as latent_numbers,
 )
 from .evaluation.disentanglement import disentanglement as disentanglement, factor_figure as factor_figure
+from .evaluation.sample_quality import sample_quality as sample_quality
 from .evaluation.reports import compare as compare, report as report
 
 # apply: what one does with a trained model

@@ -840,6 +840,8 @@ HELP_TEXTS = dict(                                    # in place of the comment 
     objective="elbo, iwae, elbo_stl, iwae_stl, iwae_dreg, free_bits, tc_vae, dip_vae or info_vae (default: elbo)",
     resize="one number, or height and width, as in --resize 28 28; none: as they are",
     compile="compile the steps; on a GPU, --compile reduce-overhead makes CUDA graphs of them too (default: no)",
+    likelihood="gaussian, bernoulli, discretised_logistic, continuous_bernoulli, beta, categorical, discretised_mixture or "
+               "low_rank_gaussian (default: gaussian)",
     noise="pixelwise, imagewise or homoscedastic σ of the Gaussian (default: pixelwise)",
     mean="sigmoid or identity: the link of the mean (default: sigmoid of a Gaussian, identity of a discretised logistic)",
     sigma_floor="smallest σ of a Gaussian pixel (default: that of rounding to 8 bits, 0.0011; of flat images 0.01)",

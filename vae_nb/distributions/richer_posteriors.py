@@ -47,7 +47,7 @@ class LowRankMoments(MultivariateNormal):
     _unbroadcasted_scale_tril = scale_tril  # torch's own KL between two dense Gaussians asks for it
 
 # %% ../../nbs/distributions/10_richer_posteriors.ipynb #58b23e19
-class LowRankGaussian(LowRankMoments):
+class LowRankLatents(LowRankMoments):
     "Normal with covariance S(I + VVᵀ)S, S = diag(scale): a diagonal and `rank` directions."
     def core(self) -> torch.Tensor: # Cholesky factor of I + VᵀV, (*batch, rank, rank)
         V = self.factor if self.factor.device.type == "mps" else self.factor.double()
@@ -89,18 +89,18 @@ class LowRank(Head):
                      ) -> Distribution: # batch_shape `batch`, event (L,)
         L, R = self.event_shape[0], self.rank
         mean, width, directions = raw.split([L, L, L * R], -1)
-        return LowRankGaussian(mean, positive(width, self.floor), directions.unflatten(-1, (L, R)) / R ** 0.5)
+        return LowRankLatents(mean, positive(width, self.floor), directions.unflatten(-1, (L, R)) / R ** 0.5)
 
 # %% ../../nbs/distributions/10_richer_posteriors.ipynb #bfd69277
-@register_kl(LowRankGaussian, Independent)
-def _kl_low_rank_independent(q: LowRankGaussian, p: Independent) -> torch.Tensor:
+@register_kl(LowRankLatents, Independent)
+def _kl_low_rank_independent(q: LowRankLatents, p: Independent) -> torch.Tensor:
     base = normals_of(p, q.event_shape)
     squares = ((q.loc - base.loc) / base.scale).square() + q.variance / base.scale.square()
     return (0.5 * (squares - 1) + base.scale.log()).sum(-1) - q.log_det(q.core())
 
 
-@register_kl(LowRankGaussian, CholeskyGaussian)
-def _kl_low_rank_cholesky(q: LowRankGaussian, p: CholeskyGaussian) -> torch.Tensor:
+@register_kl(LowRankLatents, CholeskyGaussian)
+def _kl_low_rank_cholesky(q: LowRankLatents, p: CholeskyGaussian) -> torch.Tensor:
     def solved(right): return torch.linalg.solve_triangular(p.scale_tril, right, upper=False).square().sum((-2, -1))
     S = q.scale.diag_embed()                                                    # (*batch, L, L)
     squares = solved(S) + solved(S @ q.factor) + solved((q.loc - p.loc).unsqueeze(-1))

@@ -30,7 +30,10 @@ from ..basics.numerics import full_precision, seed_generators, to_unit
 from ..core import Conditional, Head, Terms, check_rsample, moments_of
 from ..data.arrays import check_range
 from ..data.splits import Data
+from ..distributions.bounded_pixels import BetaLikelihood, ContinuousBernoulliLikelihood
+from ..distributions.correlated_noise import LowRankGaussian
 from ..distributions.discretised import DiscretisedLogistic
+from ..distributions.levels import CategoricalLikelihood, DiscretisedMixture
 from ..distributions.likelihoods import (PIXEL_SIGMA_FLOOR, BernoulliLikelihood, Channelwise, Homoscedastic,
                                               HomoscedasticGaussian, Imagewise, ImagewiseGaussian, LocationScale, Pixelwise,
                                               PixelwiseGaussian)
@@ -312,7 +315,9 @@ def check_images_for(model: "VAE",        # for its image shape and its likeliho
 NetworkChoice = Literal["cnn", "resnet", "mlp"] | nn.Module
 PosteriorChoice = Literal["mean_field", "full_covariance", "low_rank", "mixture", "flow"] | Head
 PriorChoice = Literal["normal", "mixture", "vamp", "flow"] | nn.Module
-LikelihoodChoice = Literal["gaussian", "laplace", "logistic", "student_t", "bernoulli", "discretised_logistic"] | Head
+LikelihoodChoice = Literal["gaussian", "laplace", "logistic", "student_t", "bernoulli",
+                           "discretised_logistic", "continuous_bernoulli", "beta", "categorical", "discretised_mixture",
+                           "low_rank_gaussian"] | Head
 NoiseName = Literal["pixelwise", "imagewise", "homoscedastic", "channelwise", "optimal", "faithful"]
 ScopeName = Literal["homoscedastic", "channelwise", "pixelwise", "imagewise"]
 LinkName = Literal["sigmoid", "identity"]
@@ -324,7 +329,9 @@ _posteriors = {"mean_field": MeanField, "full_covariance": FullCovariance, "low_
                "flow": FlowPosterior}
 _priors = {"normal": lambda L, image_shape: GaussianPrior(L), "mixture": lambda L, image_shape: LearnedMixture(L),
            "vamp": lambda L, image_shape: VampPrior(image_shape), "flow": lambda L, image_shape: FlowPrior(L)}
-_likelihoods = {"bernoulli": BernoulliLikelihood, "discretised_logistic": DiscretisedLogistic} # beside location–scale families
+_likelihoods = {"bernoulli": BernoulliLikelihood, "discretised_logistic": DiscretisedLogistic,
+                "continuous_bernoulli": ContinuousBernoulliLikelihood, "beta": BetaLikelihood, "categorical": CategoricalLikelihood,
+                "discretised_mixture": DiscretisedMixture, "low_rank_gaussian": LowRankGaussian} # beside location–scale families
 _noises = {"pixelwise": PixelwiseGaussian, "imagewise": ImagewiseGaussian, "homoscedastic": HomoscedasticGaussian,
            "channelwise": Channelwise, "optimal": OptimalGaussian, "faithful": FaithfulGaussian} # of a Gaussian
 _scopes = {"pixelwise": Pixelwise, "imagewise": Imagewise, "homoscedastic": Homoscedastic, "channelwise": Channelwise} # of others
@@ -333,7 +340,9 @@ _scopes = {"pixelwise": Pixelwise, "imagewise": Imagewise, "homoscedastic": Homo
 SCALE_OPTIONS = dict(noise="pixelwise", mean="sigmoid", sigma=None, sigma_floor=PIXEL_SIGMA_FLOOR) # of a location–scale family
 LIKELIHOOD_OPTIONS: dict[str, dict] = { # which options a likelihood has, and their defaults
     "gaussian": SCALE_OPTIONS | dict(scope=None), "laplace": SCALE_OPTIONS, "logistic": SCALE_OPTIONS,
-    "student_t": SCALE_OPTIONS | dict(df=5.0), "bernoulli": {}, "discretised_logistic": dict(mean="identity")}
+    "student_t": SCALE_OPTIONS | dict(df=5.0), "bernoulli": {}, "discretised_logistic": dict(mean="identity"),
+    "continuous_bernoulli": {}, "beta": {}, "categorical": {}, "discretised_mixture": dict(mean="identity"),
+    "low_rank_gaussian": dict(mean="sigmoid")}
 NOISE_OPTIONS = {"homoscedastic": ("sigma",), "optimal": ("scope",), "faithful": ("scope", "sigma")} # those of some noises only
 
 
