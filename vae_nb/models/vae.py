@@ -549,14 +549,16 @@ def create_vae(image_shape: "Sequence[int] | Data",     # (C, H, W), or the data
 
     Given the data in the place of `image_shape`, it takes the SiLU in the place of the ReLU, for imagewise noise an encoder that sees
     how rough an image is, and where the images are flat, as icons on white, a smallest σ of 0.01; that of rounding to 8 bits is
-    1/(255√12). Without `latent_dim` there are 16 to 256 latents, one for
+    1/(255√12). And it warns, or raises an InputError, where the likelihood doesn't suit the images. Without `latent_dim` there are 16 to 256 latents, one for
     about 48 pixel values."""
     given = dict(locals())
     if isinstance(image_shape, Data): given |= settings_for(image_shape, given)
     labels = () if classes is None else Labels(classes)
     if isinstance(labels, Labels) and labels.named: given["classes"] = labels.names
     check_memory(lambda: build(dict(given), "meta"), {name: given[name] for name in SIZES} | {"classes": len(labels)})
-    return build(given)
+    model = build(given)
+    if isinstance(image_shape, Data): model.decoder.head.check_data(next(image_shape.batches("train", min(256, len(image_shape.train)), shuffle=False)))
+    return model
 
 # %% ../../nbs/models/01_vae.ipynb #5e1f0002
 def check_model(model: object,           # what the user gave
