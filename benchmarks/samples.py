@@ -1,0 +1,58 @@
+"""How much of the way from samples of the prior to reconstructions does a density go that is fitted to the codes?
+
+The setting of the original system: CNN, imagewise Gaussian noise, full-covariance posterior; digits; three seeds. Each set of
+images is compared with the test images by `sample_quality`. Writes benchmarks/samples.json. A quarter of an hour of one core;
+it can be stopped, and goes on."""
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+
+import vae_nb as v
+from made_with import made_with
+from vae_nb.models.tensor_files import replace_file
+
+RESULT = Path(__file__).with_suffix(".json")
+MODEL = dict(noise="imagewise", posterior="full_covariance", latent_dim=16)
+KINDS = {"Gaussian": dict(kind="gaussian"), "mixture of 10": dict(kind="mixture", components=10),
+         "mixture of 50": dict(kind="mixture", components=50), "flow": dict(kind="flow")}
+
+
+def run(seed):
+    data = v.load_data("mnist-10k", progress=False)
+    torch.manual_seed(seed)
+    model, start = v.create_vae(data, **MODEL), time.process_time()
+    v.fit(model, data, seed=seed, progress=False)
+    row = dict(seed=seed, training_cpu_seconds=round(time.process_time() - start), test=v.evaluate(model, data), quality={}, nats={}, seconds={})
+    with v.evaluating(model): reconstructions = torch.cat([model.reconstruct(x).mean for x in data.valid.split(200)])
+    sets = {"prior": model, "reconstructions": reconstructions, "training images": data.train[:2000] / 255}
+    for name, options in KINDS.items():
+        start = time.process_time()
+        sets[name] = v.with_prior(model, v.fit_prior(model, data, seed=seed, **options))
+        row["seconds"][name] = round(time.process_time() - start, 1)
+        row["nats"][name] = v.evaluate(sets[name], data)["elbo"] - row["test"]["elbo"]
+    for name, samples in sets.items(): row["quality"][name] = v.sample_quality(samples, data, seed=seed)
+    distance = {name: found["frechet"] for name, found in row["quality"].items()}
+    row["closed"] = {name: (distance["prior"] - distance[name]) / (distance["prior"] - distance["reconstructions"]) for name in KINDS}
+    return row
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    given = parser.parse_args()
+    for seed in range(given.seeds):
+        rows = json.loads(RESULT.read_text())["runs"] if RESULT.exists() else []
+        if any(row["seed"] == seed for row in rows): continue
+        row = run(seed)
+        print(seed, row["training_cpu_seconds"], row["closed"], {name: round(q["frechet"], 2) for name, q in row["quality"].items()}, flush=True)
+        report = dict(script="benchmarks/samples.py", model=MODEL, **made_with(), runs=[*rows, row])
+        replace_file(RESULT, lambda path: path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n"))
+
+
+if __name__ == "__main__": main()
