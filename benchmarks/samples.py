@@ -1,7 +1,8 @@
 """How much of the way from samples of the prior to reconstructions does a density go that is fitted to the codes?
 
 The setting of the original system: CNN, imagewise Gaussian noise, full-covariance posterior; digits; three seeds. Each set of
-images is compared with the test images by `sample_quality`. Writes benchmarks/samples.json. A quarter of an hour of one core;
+images is compared with the test images by `sample_quality`. Writes benchmarks/samples.json, and a picture beside the
+experiment. A quarter of an hour of one core;
 it can be stopped, and goes on."""
 import argparse
 import json
@@ -18,6 +19,7 @@ from made_with import made_with
 from vae_nb.models.tensor_files import replace_file
 
 RESULT = Path(__file__).with_suffix(".json")
+PICTURE = Path(__file__).parents[1] / "nbs" / "experiments" / "samples.png"
 MODEL = dict(noise="imagewise", posterior="full_covariance", latent_dim=16)
 KINDS = {"Gaussian": dict(kind="gaussian"), "mixture of 10": dict(kind="mixture", components=10),
          "mixture of 50": dict(kind="mixture", components=50), "flow": dict(kind="flow")}
@@ -30,16 +32,28 @@ def run(seed):
     v.fit(model, data, seed=seed, progress=False)
     row = dict(seed=seed, training_cpu_seconds=round(time.process_time() - start), test=v.evaluate(model, data), quality={}, nats={}, seconds={})
     with v.evaluating(model): reconstructions = torch.cat([model.reconstruct(x).mean for x in data.valid.split(200)])
-    sets = {"prior": model, "reconstructions": reconstructions, "training images": data.train[:2000] / 255}
+    sets = {"prior": model}
     for name, options in KINDS.items():
         start = time.process_time()
         sets[name] = v.with_prior(model, v.fit_prior(model, data, seed=seed, **options))
         row["seconds"][name] = round(time.process_time() - start, 1)
         row["nats"][name] = v.evaluate(sets[name], data)["elbo"] - row["test"]["elbo"]
+    sets |= {"reconstructions": reconstructions, "training images": data.train[:2000] / 255}
     for name, samples in sets.items(): row["quality"][name] = v.sample_quality(samples, data, seed=seed)
     distance = {name: found["frechet"] for name, found in row["quality"].items()}
     row["closed"] = {name: (distance["prior"] - distance[name]) / (distance["prior"] - distance["reconstructions"]) for name in KINDS}
+    if seed == 0: draw(sets, data)
     return row
+
+
+def draw(sets, data):
+    "Ten images of each set, the first ones."
+    rows = []
+    for name, samples in sets.items():
+        if isinstance(samples, v.VAE):
+            with v.evaluating(samples, 1): samples = samples.prior_predictive(10).mean
+        rows.append(samples[:10])
+    v.image_grid(torch.stack(rows), row_labels=list(sets), save=PICTURE)
 
 
 def main():
