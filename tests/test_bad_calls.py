@@ -114,7 +114,7 @@ PYTHON = {
     "fit": (D | dict(epochs=1, batch_size=8, progress=False), dict(
         model="model", data="data", epochs="count or none", batch_size="count or none", lr="positive", k="count", accumulate="count",
         patience="count or none", grad_clip="positive", seed="seed", objective="name", schedule="name", optimizer="name", init="name",
-        precision="name", out="path")),
+        precision="name", prior_after="name", out="path")),
     "load_data": (dict(source=X), dict(source="data", limit="count or none", valid="share", test="share", binarize="name",
                                        seed="seed", resize="count or none", root="path")),
     "evaluate": (D, S | dict(k="count", batch_size="count")),
@@ -366,7 +366,7 @@ MLP = "train --data pictures --no-progress --encoder mlp --decoder mlp --hidden 
 COMMANDS = {  # a right command -> its options, and the family of each that is tried
     MLP: {"--epochs": "count", "--batch-size": "count", "--k": "count", "--accumulate": "count", "--patience": "count",
           "--lr": "positive", "--grad-clip": "positive", "--seed": "seed", "--latent-dim": "count", "--classes": "classes", "--objective": "name",
-          "--schedule": "name", "--optimizer": "name", "--init": "name", "--precision": "name", "--compile": "switch",
+          "--schedule": "name", "--optimizer": "name", "--init": "name", "--prior-after": "name", "--precision": "name", "--compile": "switch",
           "--posterior": "name", "--prior": "name", "--likelihood": "name", "--noise": "name", "--mean": "name", "--activation": "name",
           "--sigma-floor": "positive", "--encoder": "name", "--decoder": "name", "--hidden": "row", "--limit": "count",
           "--valid": "share", "--test": "share", "--binarize": "name", "--resize": "size", "--out": "out"},

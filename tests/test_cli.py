@@ -181,7 +181,7 @@ def test_every_value_reaches_its_function(cli, monkeypatch):
         fit=dict(epochs=1, batch_size=4, lr=0.002, noise_warmup=0.0, objective="iwae", k=2, beta_nll=None, kl_weight=1,
                  schedule="constant", grad_clip=1.5, patience=3, precision="bf16", compile=True,
                  checkpoint_activations=True, accumulate=2, out=Path("out"), tracker="x", optimizer="muon",
-                 init="data_mean", seed=7, progress="lines", overwrite=True))
+                 init="data_mean", seed=7, progress="lines", overwrite=True, prior_after="mixture"))
     code, out, err = cli(
         "train --data images --root cache --limit 9 --valid 2 --binarize dynamic --seed 7 --resize 14 12 --no-progress "
         "--test more --latent-dim 3 --encoder mlp --decoder cnn --posterior low_rank --prior vamp --likelihood gaussian "
@@ -189,7 +189,7 @@ def test_every_value_reaches_its_function(cli, monkeypatch):
         "--sigma 0.2 --sigma-floor 0.01 --classes none --roughness --epochs 1 --batch-size 4 --lr 2e-3 --objective iwae --k 2 --beta-nll none --noise-warmup 0 "
         "--kl-weight 1 --schedule constant --grad-clip 1.5 --patience 3 --precision bf16 --compile --accumulate 2 "
         "--fit pad --mode L --background #000000 --scale 255 --pages first --key 7 --labels labels.txt --groups labels.txt "
-        "--augment flip+shift --skip-broken --no-cache --tracker x --out out --overwrite --optimizer muon --init data_mean --checkpoint-activations")
+        "--augment flip+shift --skip-broken --no-cache --tracker x --out out --overwrite --optimizer muon --init data_mean --prior-after mixture --checkpoint-activations")
     assert (code, err) == (0, "") and got == expected
     for function in (load_data, create_vae, fit):  # no option was forgotten in this test
         given = {name for name, p in signature(function).parameters.items() if p.default is not p.empty}

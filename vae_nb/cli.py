@@ -231,7 +231,7 @@ def settings_within(minutes: float, # of training
     from vae_nb.training.fit import open_settings
     settings = settings_by_function(options)["fit"]
     found = open_settings(settings, len(data.train), model)
-    trial = {name: x for name, x in (settings | found).items() if name not in ("epochs", "tracker", "patience")}
+    trial = {name: x for name, x in (settings | found).items() if name not in ("epochs", "tracker", "patience", "prior_after")}
     seconds, start = 60 * minutes, time.monotonic()
     pace = seconds_per_epoch(model, data, **trial)
     epochs = min(found["epochs"], int((seconds - time.monotonic() + start) / pace))  # more than it would take alone: overfitting

@@ -21,9 +21,10 @@ from ..basics.checks import InputError, check_count, check_type, lookup, require
 from ..data.splits import Data
 from ..data.loading import as_data
 from ..core import moments_of
-from ..distributions.flows import FlowPrior
+from ..distributions.flows import FlowPrior, spline_type
 from ..distributions.priors import FullCovariancePrior, MixturePrior
-from .vae import VAE, check_model, evaluating, recorded_prior, views_for
+from .tensor_files import load_weights
+from .vae import VAE, check_model, evaluating, fitted_prior, recorded_prior, views_for
 
 # %% ../../nbs/models/02_fitted_priors.ipynb #9d87259a
 def _encoded(model: VAE, data: Data, seed: int, value: Callable[[Distribution], torch.Tensor],
@@ -70,7 +71,7 @@ def _fit_mixture(model: VAE, data: Data, components: int, seed: int) -> tuple[nn
 # %% ../../nbs/models/02_fitted_priors.ipynb #6a6e8952
 def _flow_codes(model: VAE, data: Data, seed: int) -> tuple[torch.Tensor, torch.Tensor]: # to train, to validate
     z = _encoded(model, data, seed, lambda q: q.sample((4,)).movedim(0, 1)).float()              # (N, 4, L)
-    if len(z) < 20: raise InputError(f"kind='flow' with {len(z)} training images: expected at least 20 to train and validate it")
+    if len(z) < LEAST_FOR_FLOW: raise InputError(f"kind='flow' with {len(z)} training images: expected at least {LEAST_FOR_FLOW} to train and validate it")
     if len(data.valid): return z.flatten(0, 1), _encoded(model, data, seed + 1, lambda q: q.sample(), "valid").float()
     held = torch.arange(len(z)) % 10 == 9
     return z[~held].flatten(0, 1), z[held].flatten(0, 1)
@@ -97,11 +98,17 @@ def _fit_flow(model: VAE, data: Data, components: int, seed: int,
             if since == patience: break
     return best, best.state_dict()
 
+# %% ../../nbs/models/02_fitted_priors.ipynb #8bacf140
+PriorKind = Literal["gaussian", "mixture", "flow"]
+FITS: dict[str, Callable[..., tuple[nn.Module, dict[str, torch.Tensor]]]] = {
+    "gaussian": _fit_gaussian, "mixture": _fit_mixture, "flow": _fit_flow}
+COMPONENTS, LEAST_FOR_FLOW = 10, 20 # Gaussians of a mixture, if nothing else is said; images for a flow
+
 # %% ../../nbs/models/02_fitted_priors.ipynb #c3711978
 def fit_prior(model: VAE,           # trained; it stays as it is
               data: Data | str | Path | torch.Tensor | np.ndarray, # as for `fit`; the training images are encoded
-              kind: Literal["gaussian", "mixture", "flow"] = "gaussian", # exact moments, Gaussians by EM, or a `FlowPrior`
-              components: int = 10, # Gaussians of the mixture
+              kind: PriorKind = "gaussian", # exact moments, Gaussians by EM, or a `FlowPrior`
+              components: int = COMPONENTS, # Gaussians of the mixture
               seed: int = 0,        # of the draws, of EM and of the flow
               ) -> nn.Module:       # `FullCovariancePrior`, `MixturePrior` or `FlowPrior`, on the model's device
     """Fit a density to the encoded training images, as a prior over (L,) (ex-post estimation, Ghosh et al. 2020).
@@ -110,7 +117,7 @@ def fit_prior(model: VAE,           # trained; it stays as it is
     draw for each image; "flow" is trained on four draws for each, until the log-density of encoded validation images falls.
     The model stays as it is; `with_prior` puts the result into a copy."""
     check_model(model)
-    fitted = lookup("kind", kind, {"gaussian": _fit_gaussian, "mixture": _fit_mixture, "flow": _fit_flow})
+    fitted = lookup("kind", kind, FITS)
     data, components, seed = as_data(data), check_count("components", components), check_count("seed", seed, 0)
     if data.image_shape != model.image_shape:
         raise InputError(f"data has images of shape {data.image_shape}; the model expects {model.image_shape}")
@@ -130,3 +137,38 @@ def with_prior(model: VAE,       # any; it stays as it is
                 copy.deepcopy(prior).to(like.device, like.dtype)).train(model.training)
     if model.config: other.config = {**model.config, "prior": recorded_prior(prior)}
     return other
+
+# %% ../../nbs/models/02_fitted_priors.ipynb #6c1d0d86
+def check_fittable(model: VAE, data: Data, kind: object,
+                   argument: str = "prior_after", # its name, for the message
+                   ) -> None:
+    "Raise an error, before a training, if `fit_prior` can't fit such a prior after it."
+    lookup(argument, kind, FITS)
+    least = {"gaussian": 1, "mixture": COMPONENTS, "flow": LEAST_FOR_FLOW}[str(kind)]
+    if len(data.train) < least:
+        raise InputError(f"{argument}={kind!r} with {len(data.train)} training images: expected at least {least}")
+    if kind == "flow": spline_type()  # raises if its package is missing
+    if kind != "gaussian": return
+    with evaluating(model):
+        own, x = next(views_for(model, data, "train", 1, shuffle=False))
+        try: _covariance(own.encode(x))
+        except InputError as e: raise InputError(str(e).replace("kind=", f"{argument}=")) from None
+
+
+def put_prior(model: VAE, # gets the prior
+              prior: nn.Module) -> None:
+    "Put a prior into a model itself; its recipe follows."
+    like = next(model.parameters())
+    model.prior = prior.to(like.device, like.dtype).train(model.training)
+    if model.config: model.config = {**model.config, "prior": recorded_prior(prior)}
+
+
+def read_prior(record: dict,                       # such as {"fitted": "flow"}
+               weights: dict[str, torch.Tensor],   # of the model that has it, by name
+               latent_dim: int,                    # L
+               where: str | Path,                  # of the file, for the message
+               ) -> nn.Module:
+    "A fitted prior with its numbers, as a file holds them."
+    prior = fitted_prior(record, latent_dim)
+    load_weights(prior, {name.removeprefix("prior."): t for name, t in weights.items() if name.startswith("prior.")}, where)
+    return prior
