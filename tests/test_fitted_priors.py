@@ -160,10 +160,10 @@ def test_a_write_that_fails_leaves_the_trained_model(where, tmp_path):
 def test_what_can_not_work_is_refused_before(tmp_path):
     for wrong, options, few, message in (
             ("gaussian", dict(posterior="flow"), 100, "prior_after='gaussian' needs a posterior with a known covariance"),
-            ("mixture", {}, 12, "prior_after='mixture' with 9 training images: expected at least 10"),
-            ("flow", {}, 12, "expected at least 20"), ("gaussain", {}, 100, "Did you mean 'gaussian'"), (7, {}, 100, "prior_after=7")):
+            ("mixture", {}, 9, "prior_after='mixture' with 9 training images: expected at least 10"),
+            ("flow", {}, 19, "expected at least 20"), ("gaussain", {}, 100, "Did you mean 'gaussian'"), (7, {}, 100, "prior_after=7")):
         with pytest.raises(v.InputError, match=message), patch.object(training.Run, "complete", no_fit):
-            v.fit(new(**options), v.load_data(X[:few]), **{**SHORT, "batch_size": 4}, prior_after=wrong, out=tmp_path / "run")
+            v.fit(new(**options), v.Data(X[:few], X[:0], X[:0]), **{**SHORT, "batch_size": 4}, prior_after=wrong, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
