@@ -25,10 +25,11 @@ from vae_nb.data.loading import KNOWN_NAMES, load_data
 from vae_nb.distributions.likelihoods import Imagewise
 from vae_nb.distributions.optimal_and_faithful import OptimalGaussian
 from vae_nb.evaluation.metrics import evaluate
+from vae_nb.models.fitted_priors import fit_prior, with_prior
 from vae_nb.models.vae import VAE, create_vae
 from vae_nb.training.fit import fit
 from vae_nb.training.objectives import METRICS
-from vae_nb.training.runs import RUN_FILES, History
+from vae_nb.training.runs import RUN_FILES, History, read_record
 
 TINY = ("--encoder mlp --decoder mlp --hidden 16 --latent-dim 3 --sigma-floor 0.05 "
         "--batch-size 50 --epochs 2 --no-progress")
@@ -347,12 +348,41 @@ def test_a_run_can_be_read_from_anywhere(cli, tmp_path):
     assert cli(f"evaluate {tmp_path}/moved --json --no-progress --no-report") == before and before[0] == 0
 
 
+def test_samples_of_a_fitted_density(cli, trained):
+    "It is fitted when it is asked for; a run that has one says so."
+    code, out, err = cli(f"sample {trained} --prior mixture --n 5 --seed 3 --out a.png --npz a.npz")
+    model, data = VAE.load(trained), load_data(**read_record(trained)["load_data"])
+    assert (code, err) == (0, "") and "drawn from a fitted mixture of 10 Gaussians (of the codes of" in out
+    assert "not from the model's own prior (standard normal)" in out
+    prior = fit_prior(model, data, "mixture", seed=3)
+    torch.manual_seed(3)
+    with np.load("a.npz") as arrays: assert np.array_equal(arrays["z"], prior().sample((5,)))
+    assert VAE.load(trained).config == model.config  # the run stays as it is
+    with_prior(model, prior).save("better")
+    assert "drawn from the model's own prior (fitted mixture of 10 Gaussians)\n" in cli("sample better --out b.png")[1]
+    assert "run.json' is missing" in cli("sample better --out b.png --prior flow")[2]
+    assert "--data='mnist-10k': images are needed to fit a density only" in cli("sample better --out b.png --data mnist-10k")[2]
+    assert "fitted Gaussian (of the codes of" in cli("sample better --out b.png --data mnist-10k --limit 90 --prior gaussian")[1]
+    assert "known are 'gaussian', 'mixture', 'flow'" in cli(f"sample {trained} --prior normal")[2]
+
+
+def test_a_prior_after_the_training(cli):
+    line = "train --limit 100 --encoder mlp --decoder mlp --hidden 4 --latent-dim 2 --epochs 2 --batch-size 20 --no-progress --out run"
+    code, out, err = cli(f"{line} --prior-after gaussian")
+    assert code == 0 and "Its prior is a fitted Gaussian." in out
+    assert read_record("run")["fit"]["prior_after"] == "gaussian" and VAE.load("run").config["prior"] == {"fitted": "gaussian"}
+    before = Path("run/model.safetensors").read_bytes()
+    assert cli("train --resume --out run --no-progress")[0] == 0 and Path("run/model.safetensors").read_bytes() == before
+    assert "the run in 'run' was started with 'gaussian'" in cli("train --resume --out run --prior-after mixture")[2]
+
+
 def test_figures_and_samples(cli, trained):
     code, out, err = cli(f"figures {trained} --out pictures")
     assert (code, err) == (0, "") and files("pictures") == FIGURES
     for name in FIGURES: assert f"pictures/{name}" in out and Image.open(f"pictures/{name}").size[0] > 300
     code, out, err = cli(f"sample {trained} --n 10 --seed 5 --out pictures/samples.pdf --npz numbers.npz")
-    assert (code, out.split(), err) == (0, ["pictures/samples.pdf", "numbers.npz"], "")
+    assert (code, out.splitlines()[:2], err) == (0, ["pictures/samples.pdf", "numbers.npz"], "")
+    assert "drawn from the model's own prior (standard normal); --prior mixture draws" in out.splitlines()[2]
     with np.load("numbers.npz") as arrays:
         torch.manual_seed(5)
         model = VAE.load(trained)

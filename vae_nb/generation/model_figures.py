@@ -14,10 +14,11 @@ import torch
 from torch.distributions import Distribution
 
 from ..basics.checks import InputError, check_count, check_positive
-from ..basics.figures import Picture, as_table, curves, image_grid, pipeline, samples
+from ..basics.figures import Picture, as_table, curves, image_grid, pipeline, samples, save_figure
 from ..core import kl_per_dimension, moments_of
 from ..data.arrays import check_range
 from ..data.splits import Data, held_out_split
+from ..models.fitted_priors import prior_words
 from ..models.vae import VAE, check_model, check_one_label, evaluating, prepare_images
 from ..networks.labels import labels_of
 from ..training.objectives import METRICS
@@ -78,10 +79,13 @@ def prior_figure(model: VAE,    # trained
                  seed: int = 0, # of the sampled z
                  save: str | Path | None = None, # .png, .pdf or .svg; None: no file
                  ) -> Picture:   # a row for each sample
-    "Samples from the prior, and of classes at random: the latent as bars, the mean of p(x|z), and its σ (pixel units)."
+    """Samples from the prior, and of classes at random: the latent as bars, the mean of p(x|z), and its σ (pixel units).
+    The title says which prior it is: the standard normal, one that has learned, or one that was fitted."""
     with evaluating(model, seed):
         z = model.prior().sample((check_count("n", n),))
-        return samples(z, model.decode(z, model.any_labels(n)), save=save)
+        figure = samples(z, model.decode(z, model.any_labels(n)), title=rf"$z \sim$ {prior_words(model)}")
+    figure.alt += f"; the latents are drawn from the prior ({prior_words(model)})"
+    return save_figure(figure, save)
 
 # %% ../../nbs/generation/00_model_figures.ipynb #df1a67f9
 def bilinear(corners: torch.Tensor,  # (4, L): top left, top right, bottom left, bottom right

@@ -22,9 +22,10 @@ from ..data.splits import Data
 from ..data.loading import as_data
 from ..core import moments_of
 from ..distributions.flows import FlowPrior, spline_type
-from ..distributions.priors import FullCovariancePrior, MixturePrior
+from ..distributions.priors import FullCovariancePrior, GaussianPrior, LearnedMixture, MixturePrior
+from ..distributions.vamp import VampPrior
 from .tensor_files import load_weights
-from .vae import VAE, check_model, evaluating, fitted_prior, recorded_prior, views_for
+from .vae import VAE, check_model, evaluating, fitted_prior, is_fitted, recorded_prior, views_for
 
 # %% ../../nbs/models/02_fitted_priors.ipynb #9d87259a
 def _encoded(model: VAE, data: Data, seed: int, value: Callable[[Distribution], torch.Tensor],
@@ -137,6 +138,23 @@ def with_prior(model: VAE,       # any; it stays as it is
                 copy.deepcopy(prior).to(like.device, like.dtype)).train(model.training)
     if model.config: other.config = {**model.config, "prior": recorded_prior(prior)}
     return other
+
+# %% ../../nbs/models/02_fitted_priors.ipynb #7e0d412b
+def prior_words(model: VAE,
+                prior: nn.Module | None = None, # another than the model's, as `fit_prior` gives it
+                ) -> str: # such as "fitted mixture of 10 Gaussians"
+    "What kind of density the latents of new images are drawn from."
+    fitted = prior is not None or is_fitted((model.config or {}).get("prior"))
+    prior = model.prior if prior is None else prior
+    if type(prior) is GaussianPrior:
+        scale = prior.scale[0].item()
+        return "standard normal" if scale == 1 else f"normal with σ = {scale:g}"
+    if type(prior) is LearnedMixture: return f"learned mixture of {len(prior.logits)} normals"
+    if type(prior) is VampPrior: return f"VampPrior of {len(prior.logits)} learned images"
+    if type(prior) is FullCovariancePrior: return "fitted Gaussian"
+    if type(prior) is MixturePrior: return f"fitted mixture of {len(prior.logits)} Gaussian{'s' if len(prior.logits) > 1 else ''}"
+    if type(prior) is FlowPrior: return "fitted flow" if fitted else "learned flow"
+    return f"{type(prior).__name__}, a class of the user's own"
 
 # %% ../../nbs/models/02_fitted_priors.ipynb #6c1d0d86
 def check_fittable(model: VAE, data: Data, kind: object,
