@@ -361,9 +361,12 @@ def test_samples_of_a_fitted_density(cli, trained):
     with_prior(model, prior).save("better")
     assert "drawn from the model's own prior (fitted mixture of 10 Gaussians)\n" in cli("sample better --out b.png")[1]
     assert "run.json' is missing" in cli("sample better --out b.png --prior flow")[2]
-    assert "--data='mnist-10k': images are needed to fit a density only" in cli("sample better --out b.png --data mnist-10k")[2]
+    assert "--data='mnist-10k': images are needed to fit a density, or for --nearest" in cli("sample better --out b.png --data mnist-10k")[2]
     assert "fitted Gaussian (of the codes of" in cli("sample better --out b.png --data mnist-10k --limit 90 --prior gaussian")[1]
     assert "known are 'gaussian', 'mixture', 'flow'" in cli(f"sample {trained} --prior normal")[2]
+    code, out, err = cli(f"sample {trained} --nearest --prior gaussian --n 3 --out c.png")
+    assert (code, err, out.splitlines()[:2]) == (0, "", ["c.png", "c.nearest.png"]) and Image.open("c.nearest.png").size[0] > 100
+    assert "3 samples, drawn from a fitted Gaussian" in Image.open("c.nearest.png").text["Description"]
 
 
 def test_a_prior_after_the_training(cli):

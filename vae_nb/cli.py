@@ -455,6 +455,7 @@ def density_of(run: str, model: "VAE",
                prior: Literal["gaussian", "mixture", "flow"] | None, # as typed
                options: dict,             # of load_data, as typed
                seed: int,                 # of the fit
+               needed: bool = False,      # are the images needed for something else, too?
                ) -> "tuple[Module, str]": # its call gives a distribution; a sentence that says which
     "What new latents are drawn from: the model's own prior, or a density that is fitted to its training images now."
     from vae_nb.models.fitted_priors import FITS, fit_prior, prior_words
@@ -467,7 +468,7 @@ def density_of(run: str, model: "VAE",
         found = fit_prior(model, data, prior, seed=seed)
         return found, f"drawn from a {prior_words(model, found)} (of the codes of {len(data.train):,} training images of {data.name}), not from {own}"
     for name, value in options.items():
-        if name not in ("progress", "cache"): raise InputError(f"{name}={value!r}: images are needed to fit a density only; expected --prior mixture as well, or none")
+        if name not in ("progress", "cache", "root") and not needed: raise InputError(f"{name}={value!r}: images are needed to fit a density, or for --nearest; expected --prior mixture or --nearest as well")
     hint = "" if is_fitted((model.config or {}).get("prior")) else "; --prior mixture draws from a density fitted to the codes of the training images"
     return model.prior, f"drawn from {own}{hint}"
 
@@ -479,6 +480,7 @@ def sample(run: str,                # folder of a trained model
            label: str | None = None, # class of all images, if the model knows classes (default: any, all alike often)
            out: str | None = None,  # picture, .png, .pdf or .svg (default: figures/samples.png, in the run's folder)
            prior: Literal["gaussian", "mixture", "flow"] | None = None, # gaussian, mixture or flow: draw from one fitted to the run's training images (default: the model's own)
+           nearest: bool = False,   # another picture beside, named .nearest: eight of them above their nearest training images
            npz: str | None = None,  # file for the numbers: z (n, L), mean and stddev (n, C, H, W) (default: no file)
            modules: str | None = None, # parts of your own, as parts.py:function; that file is run
            **options,               # of `load_data`
@@ -486,20 +488,25 @@ def sample(run: str,                # folder of a trained model
     "Draw new images from the prior, or from a density that is fitted to the codes: the mean of p(x|z) for each."
     import numpy
     from vae_nb.basics.figures import image_grid
+    from vae_nb.generation.samples import nearest_grid
     from vae_nb.models.tensor_files import check_folder, replace_file
     from vae_nb.models.vae import evaluating
-    from vae_nb.training.runs import load_run_model
+    from vae_nb.training.runs import load_run_model, run_data
     model, picture = load_run_model(run, modules), out or Path(run, "figures", "samples.png")
     files = {name: check_path(name, path) for name, path in dict(out=picture, npz=npz).items() if path is not None}
     for name, path in files.items(): check_folder(name, path.parent)
     count, seed = check_count("n", n), check_count("seed", seed, 0)
-    density, said = density_of(run, model, prior, options, seed)
+    density, said = density_of(run, model, prior, options, seed, nearest)
     with evaluating(model, seed):
         z = density().sample((count,))  # (n, L)
         y = model.any_labels(n) if label is None else model.label_numbers(label, "label")
         p = model.decode(z, y)
     image_grid(p.mean, save=picture)
     print(files["out"])
+    if nearest:
+        beside = files["out"].with_name(f"{files['out'].stem}.nearest{files['out'].suffix}")
+        nearest_grid(p.mean[:8], run_data(run, options), f"samples, {said.partition(';')[0]},", save=beside)
+        print(beside)
     if npz is None: return print(said)
     arrays = {name: t.cpu().numpy() for name, t in dict(z=z, mean=p.mean, stddev=p.stddev).items()}
     if y is not None: arrays["y"] = y.expand(n).cpu().numpy()
@@ -658,6 +665,7 @@ def walk(run: str,                   # folder of a trained model
          *,
          out: str = "walk.gif",      # film, .gif or .mp4
          n: int = 4,                 # images on the way
+         path: Literal["linear", "spherical"] = "linear", # straight lines between the images, or arcs about zero, which keep the length of z
          latent: int | None = None,  # number of a latent, from 1: it goes up and down, the others stay
          frames: int = 24,           # from one image to the next, or from the lowest value of the latent to the highest
          fps: float = 12,            # frames a second
@@ -668,13 +676,16 @@ def walk(run: str,                   # folder of a trained model
          ) -> None:
     "Make a film of the way from image to image, or of one latent."
     from vae_nb.explore.films import check_film, one_latent, tour, write_film
+    from vae_nb.generation.model_figures import PATHS
     from vae_nb.training.runs import load_run_model, run_images
     new_file("out", out, (".gif", ".mp4"), overwrite)
-    path = check_film(out)
+    film = check_film(out)
+    if path != "linear" and latent is not None: raise InputError(f"path={path!r} with latent={latent!r}: a single latent has a line only; expected one of them")
+    lookup("path", path, PATHS)
     model, data = load_run_model(run, modules), run_images(run, options)
-    z = tour(model, data, n, frames) if latent is None else one_latent(model, data, latent, frames)
-    write_film(model, z, path, fps, size)
-    print(f"{path}: {len(z)} frames, {len(z) / fps:.1f} seconds")
+    z = tour(model, data, n, frames, path) if latent is None else one_latent(model, data, latent, frames)
+    write_film(model, z, film, fps, size)
+    print(f"{film}: {len(z)} frames, {len(z) / fps:.1f} seconds")
 
 # %% ../nbs/09_cli.ipynb #c8f5aeb5
 def explore_notebook(run: Path,     # folder of a trained model
