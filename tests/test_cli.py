@@ -25,6 +25,7 @@ from vae_nb.data.loading import KNOWN_NAMES, load_data
 from vae_nb.distributions.likelihoods import Imagewise
 from vae_nb.distributions.optimal_and_faithful import OptimalGaussian
 from vae_nb.evaluation.metrics import evaluate
+from vae_nb.explore.films import tour
 from vae_nb.models.fitted_priors import fit_prior, with_prior
 from vae_nb.models.vae import VAE, create_vae
 from vae_nb.training.fit import fit
@@ -541,6 +542,11 @@ def test_walk(cli, trained):
     code, out, err = cli(f"walk {trained} --n 3 --frames 4 --size 60 --fps 10 --no-progress")
     assert (code, out, err) == (0, "walk.gif: 10 frames, 1.0 seconds\n", "")
     with Image.open("walk.gif") as film: assert (film.n_frames, film.size, film.info["duration"]) == (10, (56, 56), 100)
+    line, arc = (tour(VAE.load(trained), load_data(**read_record(trained)["load_data"]), 3, 4, path) for path in ("linear", "spherical"))
+    assert cli(f"walk {trained} --n 3 --frames 4 --path spherical --size 60 --fps 10 --out arc.gif --no-progress")[0] == 0
+    assert not torch.equal(line, arc) and Path("arc.gif").read_bytes() != Path("walk.gif").read_bytes()
+    assert "a single latent has a line only" in cli(f"walk {trained} --path spherical --latent 1 --out no.gif")[2]
+    assert "known are 'linear', 'spherical'" in cli(f"walk {trained} --path arc --out no.gif")[2]
     digits_in("photos")
     assert cli(f"walk {trained} --data photos --latent 3 --frames 5 --out three.gif --no-progress")[:2] == (
         0, "three.gif: 9 frames, 0.8 seconds\n")
