@@ -25,10 +25,12 @@ from vae_nb.data.loading import KNOWN_NAMES, load_data
 from vae_nb.distributions.likelihoods import Imagewise
 from vae_nb.distributions.optimal_and_faithful import OptimalGaussian
 from vae_nb.evaluation.metrics import evaluate
+from vae_nb.explore.films import tour
+from vae_nb.models.fitted_priors import fit_prior, with_prior
 from vae_nb.models.vae import VAE, create_vae
 from vae_nb.training.fit import fit
 from vae_nb.training.objectives import METRICS
-from vae_nb.training.runs import RUN_FILES, History
+from vae_nb.training.runs import RUN_FILES, History, read_record
 
 TINY = ("--encoder mlp --decoder mlp --hidden 16 --latent-dim 3 --sigma-floor 0.05 "
         "--batch-size 50 --epochs 2 --no-progress")
@@ -181,7 +183,7 @@ def test_every_value_reaches_its_function(cli, monkeypatch):
         fit=dict(epochs=1, batch_size=4, lr=0.002, noise_warmup=0.0, objective="iwae", k=2, beta_nll=None, kl_weight=1,
                  schedule="constant", grad_clip=1.5, patience=3, precision="bf16", compile=True,
                  checkpoint_activations=True, accumulate=2, out=Path("out"), tracker="x", optimizer="muon",
-                 init="data_mean", seed=7, progress="lines", overwrite=True))
+                 init="data_mean", seed=7, progress="lines", overwrite=True, prior_after="mixture"))
     code, out, err = cli(
         "train --data images --root cache --limit 9 --valid 2 --binarize dynamic --seed 7 --resize 14 12 --no-progress "
         "--test more --latent-dim 3 --encoder mlp --decoder cnn --posterior low_rank --prior vamp --likelihood gaussian "
@@ -189,7 +191,7 @@ def test_every_value_reaches_its_function(cli, monkeypatch):
         "--sigma 0.2 --sigma-floor 0.01 --classes none --roughness --epochs 1 --batch-size 4 --lr 2e-3 --objective iwae --k 2 --beta-nll none --noise-warmup 0 "
         "--kl-weight 1 --schedule constant --grad-clip 1.5 --patience 3 --precision bf16 --compile --accumulate 2 "
         "--fit pad --mode L --background #000000 --scale 255 --pages first --key 7 --labels labels.txt --groups labels.txt "
-        "--augment flip+shift --skip-broken --no-cache --tracker x --out out --overwrite --optimizer muon --init data_mean --checkpoint-activations")
+        "--augment flip+shift --skip-broken --no-cache --tracker x --out out --overwrite --optimizer muon --init data_mean --prior-after mixture --checkpoint-activations")
     assert (code, err) == (0, "") and got == expected
     for function in (load_data, create_vae, fit):  # no option was forgotten in this test
         given = {name for name, p in signature(function).parameters.items() if p.default is not p.empty}
@@ -347,12 +349,44 @@ def test_a_run_can_be_read_from_anywhere(cli, tmp_path):
     assert cli(f"evaluate {tmp_path}/moved --json --no-progress --no-report") == before and before[0] == 0
 
 
+def test_samples_of_a_fitted_density(cli, trained):
+    "It is fitted when it is asked for; a run that has one says so."
+    code, out, err = cli(f"sample {trained} --prior mixture --n 5 --seed 3 --out a.png --npz a.npz")
+    model, data = VAE.load(trained), load_data(**read_record(trained)["load_data"])
+    assert (code, err) == (0, "") and "drawn from a fitted mixture of 10 Gaussians (of the codes of" in out
+    assert "not from the model's own prior (standard normal)" in out
+    prior = fit_prior(model, data, "mixture", seed=3)
+    torch.manual_seed(3)
+    with np.load("a.npz") as arrays: assert np.array_equal(arrays["z"], prior().sample((5,)))
+    assert VAE.load(trained).config == model.config  # the run stays as it is
+    with_prior(model, prior).save("better")
+    assert "drawn from the model's own prior (fitted mixture of 10 Gaussians)\n" in cli("sample better --out b.png")[1]
+    assert "run.json' is missing" in cli("sample better --out b.png --prior flow")[2]
+    assert "--data='mnist-10k': images are needed to fit a density, or for --nearest" in cli("sample better --out b.png --data mnist-10k")[2]
+    assert "fitted Gaussian (of the codes of" in cli("sample better --out b.png --data mnist-10k --limit 90 --prior gaussian")[1]
+    assert "known are 'gaussian', 'mixture', 'flow'" in cli(f"sample {trained} --prior normal")[2]
+    code, out, err = cli(f"sample {trained} --nearest --prior gaussian --n 3 --out c.png")
+    assert (code, err, out.splitlines()[:2]) == (0, "", ["c.png", "c.nearest.png"]) and Image.open("c.nearest.png").size[0] > 100
+    assert "3 samples, drawn from a fitted Gaussian" in Image.open("c.nearest.png").text["Description"]
+
+
+def test_a_prior_after_the_training(cli):
+    line = "train --limit 100 --encoder mlp --decoder mlp --hidden 4 --latent-dim 2 --epochs 2 --batch-size 20 --no-progress --out run"
+    code, out, err = cli(f"{line} --prior-after gaussian")
+    assert code == 0 and "Its prior is a fitted Gaussian." in out
+    assert read_record("run")["fit"]["prior_after"] == "gaussian" and VAE.load("run").config["prior"] == {"fitted": "gaussian"}
+    before = Path("run/model.safetensors").read_bytes()
+    assert cli("train --resume --out run --no-progress")[0] == 0 and Path("run/model.safetensors").read_bytes() == before
+    assert "the run in 'run' was started with 'gaussian'" in cli("train --resume --out run --prior-after mixture")[2]
+
+
 def test_figures_and_samples(cli, trained):
     code, out, err = cli(f"figures {trained} --out pictures")
     assert (code, err) == (0, "") and files("pictures") == FIGURES
     for name in FIGURES: assert f"pictures/{name}" in out and Image.open(f"pictures/{name}").size[0] > 300
     code, out, err = cli(f"sample {trained} --n 10 --seed 5 --out pictures/samples.pdf --npz numbers.npz")
-    assert (code, out.split(), err) == (0, ["pictures/samples.pdf", "numbers.npz"], "")
+    assert (code, out.splitlines()[:2], err) == (0, ["pictures/samples.pdf", "numbers.npz"], "")
+    assert "drawn from the model's own prior (standard normal); --prior mixture draws" in out.splitlines()[2]
     with np.load("numbers.npz") as arrays:
         torch.manual_seed(5)
         model = VAE.load(trained)
@@ -508,6 +542,11 @@ def test_walk(cli, trained):
     code, out, err = cli(f"walk {trained} --n 3 --frames 4 --size 60 --fps 10 --no-progress")
     assert (code, out, err) == (0, "walk.gif: 10 frames, 1.0 seconds\n", "")
     with Image.open("walk.gif") as film: assert (film.n_frames, film.size, film.info["duration"]) == (10, (56, 56), 100)
+    line, arc = (tour(VAE.load(trained), load_data(**read_record(trained)["load_data"]), 3, 4, path) for path in ("linear", "spherical"))
+    assert cli(f"walk {trained} --n 3 --frames 4 --path spherical --size 60 --fps 10 --out arc.gif --no-progress")[0] == 0
+    assert not torch.equal(line, arc) and Path("arc.gif").read_bytes() != Path("walk.gif").read_bytes()
+    assert "a single latent has a line only" in cli(f"walk {trained} --path spherical --latent 1 --out no.gif")[2]
+    assert "known are 'linear', 'spherical'" in cli(f"walk {trained} --path arc --out no.gif")[2]
     digits_in("photos")
     assert cli(f"walk {trained} --data photos --latent 3 --frames 5 --out three.gif --no-progress")[:2] == (
         0, "three.gif: 9 frames, 0.8 seconds\n")

@@ -9,9 +9,8 @@ from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
 
 import vae_nb as v
 from vae_nb.distributions.bounded_pixels import BetaLikelihood, ContinuousBernoulliLikelihood
-from vae_nb.distributions.priors import DiagonalMixture
+from vae_nb.distributions.priors import DiagonalMixture, FullCovariancePrior, MixturePrior
 from vae_nb.distributions.richer_posteriors import LowRankLatents
-from vae_nb.models.fitted_priors import FullCovariancePrior, MixturePrior
 from vae_nb.models.inference import RunningWeights
 
 L, SHAPE = 3, (1, 2, 2)

@@ -104,6 +104,67 @@ def test_costs_little():
     assert time.process_time() - start < 5  # it takes 0.1 s
 
 
+FITTED = {"gaussian": dict(kind="gaussian"), "mixture": dict(kind="mixture", components=3), "flow": dict(kind="flow")}
+
+
+@pytest.fixture(scope="module")
+def encoded():
+    "A small model, and images to fit priors to."
+    torch.manual_seed(0)
+    return make(posterior="full_covariance").eval(), torch.rand(60, 1, 8, 8)
+
+
+@pytest.mark.parametrize("kind", FITTED)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_fitted_priors_are_loaded_by_themselves(kind, dtype, encoded, tmp_path):
+    model, x = encoded
+    prior = v.fit_prior(model, x, **FITTED[kind])
+    better = v.with_prior(model, prior).to(dtype)
+    better.save(tmp_path)
+    record = json.loads((tmp_path / "config.json").read_text())["create_vae"]["prior"]
+    assert record == {"fitted": kind, **({"components": 3} if kind == "mixture" else {})}
+    again, z = VAE.load(tmp_path), torch.randn(5, 3, dtype=dtype)
+    assert type(again.prior) is type(prior) and again.config == better.config
+    assert torch.equal(again.prior().log_prob(z), better.prior().log_prob(z))
+    again.save(tmp_path / "again")  # from file to file
+    assert torch.equal(VAE.load(tmp_path / "again").prior().log_prob(z), better.prior().log_prob(z))
+    with_code = VAE.load(tmp_path, prior=type(prior)(3))  # as it was needed before
+    assert torch.equal(with_code.prior().log_prob(z), better.prior().log_prob(z))
+    with pytest.raises(v.InputError, match="prior is a GaussianPrior; the saved model has a fitted"):
+        VAE.load(tmp_path, prior=v.GaussianPrior(3))
+    with pytest.raises(v.InputError, match="given to load were"): VAE.load(tmp_path, encoder=nn.Flatten())
+    assert v.with_prior(again, again.prior).config == again.config
+
+
+def test_files_from_before_fitted_priors_had_names(encoded, tmp_path):
+    "They name the class, and are refused or loaded as they were."
+    model, x = encoded
+    better = v.with_prior(model, v.fit_prior(model, x, "mixture", 3))
+    better.config["prior"] = {"own": "MixturePrior"}
+    better.save(tmp_path)
+    with pytest.raises(v.InputError, match="parts of your own: {'prior': 'MixturePrior'}"): VAE.load(tmp_path)
+    again, z = VAE.load(tmp_path, prior=v.MixturePrior(3, 3)), torch.randn(5, 3)
+    assert torch.equal(again.prior().log_prob(z), better.prior().log_prob(z))
+    assert again.config["prior"] == {"own": "MixturePrior"}
+
+
+def test_other_priors_stay_the_users_own(encoded):
+    class Wider(v.MixturePrior): pass
+    from vae_nb.distributions.flows import FlowPrior
+    for prior in (Wider(3, 2), FlowPrior(3, layers=2), v.GaussianPrior(3), v.LearnedMixture(3, 2)):
+        assert v.with_prior(encoded[0], prior).config["prior"] == {"own": type(prior).__name__}
+
+
+def test_a_fitted_prior_that_was_changed_is_refused(encoded, tmp_path):
+    model, x = encoded
+    better = v.with_prior(model, v.fit_prior(model, x, "mixture", 3))
+    better.prior = v.MixturePrior(3, 7)
+    with pytest.raises(v.InputError, match=r"prior.logits has shape \(7,\), and not \(3,\)"): better.save(tmp_path / "m")
+    better.prior = v.GaussianPrior(3)
+    with pytest.raises(v.InputError, match="prior is GaussianPrior, and not MixturePrior"): better.save(tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
 CRAFTED = { # settings of a stranger's config.json beside the weights of a small model, and what is said
     "latent_dim": (dict(latent_dim=10 ** 9), "another architecture"),
     "full covariance": (dict(latent_dim=10 ** 9, posterior="full_covariance"), "can't be followed|another architecture"),
@@ -118,7 +179,15 @@ CRAFTED = { # settings of a stranger's config.json beside the weights of a small
     "unknown": (dict(colour="red"), "can't be followed: TypeError"), "negative": (dict(latent_dim=-1), "latent_dim=-1"),
     "text": (dict(hidden="wide", encoder="mlp"), "hidden"), "prior": (dict(prior=5), "prior=5"),
     "float": (dict(kernel_size=1e300), "asks for another kernel_size"), "list": (dict(encoder=["cnn"]), "encoder"),
-    "own": (dict(prior={}), "parts of your own")}
+    "own": (dict(prior={}), "parts of your own"), "fitted encoder": (dict(encoder={"fitted": "mixture"}), "parts of your own"),
+    "fitted": (dict(prior={"fitted": "x"}), "prior='x' is not known"), "fitted list": (dict(prior={"fitted": []}), "one of 'gaussian'"),
+    "fitted more": (dict(prior={"fitted": "flow", "bins": 3}), "expected a record such as {'fitted': 'flow'}"),
+    "fitted less": (dict(prior={"fitted": "mixture"}), "'components': 10"),
+    "fitted none": (dict(prior={"fitted": "mixture", "components": 0}), "components=0"),
+    "fitted other": (dict(prior={"fitted": "gaussian"}), "another architecture"),
+    "fitted many": (dict(prior={"fitted": "mixture", "components": 10 ** 10}), "another architecture"),
+    "fitted beyond": (dict(prior={"fitted": "mixture", "components": 10 ** 30}), "asks for another prior"),
+    "fitted text": (dict(prior={"fitted": "mixture", "components": "all"}), "components='all'")}
 
 
 @pytest.fixture

@@ -27,8 +27,10 @@ from .networks.branches import Branches as Branches
 # distributions: posteriors, priors, likelihoods
 from .distributions.posteriors import FullCovariance as FullCovariance, MeanField as MeanField
 from .distributions.priors import (
+    FullCovariancePrior as FullCovariancePrior,
     GaussianPrior as GaussianPrior,
     LearnedMixture as LearnedMixture,
+    MixturePrior as MixturePrior,
     check_prior as check_prior,
 )
 from .distributions.likelihoods import (
@@ -45,12 +47,7 @@ from .distributions.richer_posteriors import LowRank as LowRank, MixturePosterio
 
 # models: a VAE, built, saved and loaded
 from .models.vae import VAE as VAE, create_vae as create_vae, evaluating as evaluating, prepare_images as prepare_images
-from .models.fitted_priors import (
-    FullCovariancePrior as FullCovariancePrior,
-    MixturePrior as MixturePrior,
-    fit_prior as fit_prior,
-    with_prior as with_prior,
-)
+from .models.fitted_priors import fit_prior as fit_prior, with_prior as with_prior
 from .models.refinement import refine as refine
 
 # training: objectives, regularisers, fit

@@ -39,6 +39,7 @@ from .basics.checks import InputError, MissingPackageError, check_count, check_p
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+    from torch.nn import Module
     from vae_nb.data.splits import Data, Split
     from vae_nb.models.vae import VAE
     from vae_nb.training.runs import History
@@ -157,14 +158,18 @@ def print_result(out: Path,          # folder of the run
     "Print the metrics of the best model, and where it is."
     from vae_nb.data.splits import held_out_split
     from vae_nb.evaluation.metrics import evaluate
+    from vae_nb.models.fitted_priors import prior_words
+    from vae_nb.models.vae import is_fitted
     from vae_nb.training.runs import best_epoch, load_run_model
     if not history and (out / "last.safetensors").is_file(): return print(f"The run in {out} is as it was before.")
     split, best = held_out_split(data), best_epoch(history)
-    print_metrics(evaluate(load_run_model(out), data, split), f"{len(data[split]):,} {split} images of {data.name}")
+    model = load_run_model(out)
+    print_metrics(evaluate(model, data, split), f"{len(data[split]):,} {split} images of {data.name}")
     which = f"epoch {best} of {len(history)}" if best else "stopped in its first epoch"
     if best and "valid_elbo" in history[-1]: which += ", the best by the validation ELBO"
     kept = f", its history in {out / 'history.csv'}" if (out / "history.csv").is_file() else ""
-    print(f"\nThe model is in {out} ({which}){kept}.")
+    prior = f" Its prior is a {prior_words(model)}." if is_fitted((model.config or {}).get("prior")) else ""
+    print(f"\nThe model is in {out} ({which}){kept}.{prior}")
 
 # %% ../nbs/09_cli.ipynb #48ede8dc
 def with_recipe(name: str,     # of a recipe
@@ -231,7 +236,7 @@ def settings_within(minutes: float, # of training
     from vae_nb.training.fit import open_settings
     settings = settings_by_function(options)["fit"]
     found = open_settings(settings, len(data.train), model)
-    trial = {name: x for name, x in (settings | found).items() if name not in ("epochs", "tracker", "patience")}
+    trial = {name: x for name, x in (settings | found).items() if name not in ("epochs", "tracker", "patience", "prior_after")}
     seconds, start = 60 * minutes, time.monotonic()
     pace = seconds_per_epoch(model, data, **trial)
     epochs = min(found["epochs"], int((seconds - time.monotonic() + start) / pace))  # more than it would take alone: overfitting
@@ -446,37 +451,69 @@ def figures(run: str,                # folder of a trained model
     draw_figures(model, run_data(run, options), check_path("run", run), folder, format)
 
 # %% ../nbs/09_cli.ipynb #3ecc2d1c
+def density_of(run: str, model: "VAE",
+               prior: Literal["gaussian", "mixture", "flow"] | None, # as typed
+               options: dict,             # of load_data, as typed
+               seed: int,                 # of the fit
+               needed: bool = False,      # are the images needed for something else, too?
+               ) -> "tuple[Module, str]": # its call gives a distribution; a sentence that says which
+    "What new latents are drawn from: the model's own prior, or a density that is fitted to its training images now."
+    from vae_nb.models.fitted_priors import FITS, fit_prior, prior_words
+    from vae_nb.models.vae import is_fitted
+    from vae_nb.training.runs import run_data
+    own = f"the model's own prior ({prior_words(model)})"
+    if prior is not None:
+        lookup("prior", prior, FITS)
+        data = run_data(run, options)
+        found = fit_prior(model, data, prior, seed=seed)
+        return found, f"drawn from a {prior_words(model, found)} (of the codes of {len(data.train):,} training images of {data.name}), not from {own}"
+    for name, value in options.items():
+        if name not in ("progress", "cache", "root") and not needed: raise InputError(f"{name}={value!r}: images are needed to fit a density, or for --nearest; expected --prior mixture or --nearest as well")
+    hint = "" if is_fitted((model.config or {}).get("prior")) else "; --prior mixture draws from a density fitted to the codes of the training images"
+    return model.prior, f"drawn from {own}{hint}"
+
+
 def sample(run: str,                # folder of a trained model
            *,
            n: int = 64,             # number of images
            seed: int = 0,           # of their latents
            label: str | None = None, # class of all images, if the model knows classes (default: any, all alike often)
            out: str | None = None,  # picture, .png, .pdf or .svg (default: figures/samples.png, in the run's folder)
+           prior: Literal["gaussian", "mixture", "flow"] | None = None, # gaussian, mixture or flow: draw from one fitted to the run's training images (default: the model's own)
+           nearest: bool = False,   # another picture beside, named .nearest: eight of them above their nearest training images
            npz: str | None = None,  # file for the numbers: z (n, L), mean and stddev (n, C, H, W) (default: no file)
            modules: str | None = None, # parts of your own, as parts.py:function; that file is run
+           **options,               # of `load_data`
            ) -> None:
-    "Draw new images from the prior: the mean of p(x|z) for each."
+    "Draw new images from the prior, or from a density that is fitted to the codes: the mean of p(x|z) for each."
     import numpy
     from vae_nb.basics.figures import image_grid
+    from vae_nb.generation.samples import nearest_grid
     from vae_nb.models.tensor_files import check_folder, replace_file
     from vae_nb.models.vae import evaluating
-    from vae_nb.training.runs import load_run_model
+    from vae_nb.training.runs import load_run_model, run_data
     model, picture = load_run_model(run, modules), out or Path(run, "figures", "samples.png")
     files = {name: check_path(name, path) for name, path in dict(out=picture, npz=npz).items() if path is not None}
     for name, path in files.items(): check_folder(name, path.parent)
-    with evaluating(model, check_count("seed", seed, 0)):
-        z = model.prior().sample((check_count("n", n),))  # (n, L)
+    count, seed = check_count("n", n), check_count("seed", seed, 0)
+    density, said = density_of(run, model, prior, options, seed, nearest)
+    with evaluating(model, seed):
+        z = density().sample((count,))  # (n, L)
         y = model.any_labels(n) if label is None else model.label_numbers(label, "label")
         p = model.decode(z, y)
     image_grid(p.mean, save=picture)
     print(files["out"])
-    if npz is None: return
+    if nearest:
+        beside = files["out"].with_name(f"{files['out'].stem}.nearest{files['out'].suffix}")
+        nearest_grid(p.mean[:8], run_data(run, options), f"samples, {said.partition(';')[0]},", save=beside)
+        print(beside)
+    if npz is None: return print(said)
     arrays = {name: t.cpu().numpy() for name, t in dict(z=z, mean=p.mean, stddev=p.stddev).items()}
     if y is not None: arrays["y"] = y.expand(n).cpu().numpy()
     def write(temporary):
         with open(temporary, "wb") as file: numpy.savez_compressed(file, **arrays)
     replace_file(files["npz"], write)
-    print(npz)
+    print(npz, said, sep="\n")
 
 # %% ../nbs/09_cli.ipynb #b1f2c3a2
 def push(run: str,                # folder of a trained model
@@ -628,6 +665,7 @@ def walk(run: str,                   # folder of a trained model
          *,
          out: str = "walk.gif",      # film, .gif or .mp4
          n: int = 4,                 # images on the way
+         path: Literal["linear", "spherical"] = "linear", # straight lines between the images, or arcs about zero, which keep the length of z
          latent: int | None = None,  # number of a latent, from 1: it goes up and down, the others stay
          frames: int = 24,           # from one image to the next, or from the lowest value of the latent to the highest
          fps: float = 12,            # frames a second
@@ -638,13 +676,16 @@ def walk(run: str,                   # folder of a trained model
          ) -> None:
     "Make a film of the way from image to image, or of one latent."
     from vae_nb.explore.films import check_film, one_latent, tour, write_film
+    from vae_nb.generation.model_figures import PATHS
     from vae_nb.training.runs import load_run_model, run_images
     new_file("out", out, (".gif", ".mp4"), overwrite)
-    path = check_film(out)
+    film = check_film(out)
+    if path != "linear" and latent is not None: raise InputError(f"path={path!r} with latent={latent!r}: a single latent has a line only; expected one of them")
+    lookup("path", path, PATHS)
     model, data = load_run_model(run, modules), run_images(run, options)
-    z = tour(model, data, n, frames) if latent is None else one_latent(model, data, latent, frames)
-    write_film(model, z, path, fps, size)
-    print(f"{path}: {len(z)} frames, {len(z) / fps:.1f} seconds")
+    z = tour(model, data, n, frames, path) if latent is None else one_latent(model, data, latent, frames)
+    write_film(model, z, film, fps, size)
+    print(f"{film}: {len(z)} frames, {len(z) / fps:.1f} seconds")
 
 # %% ../nbs/09_cli.ipynb #c8f5aeb5
 def explore_notebook(run: Path,     # folder of a trained model
@@ -914,7 +955,7 @@ COMMANDS: dict[str, tuple[Callable, tuple[str, ...]]] = dict( # in the order of 
     evaluate=(evaluate, (LOAD_DATA,)),
     compare=(compare, ()),
     figures=(figures, (LOAD_DATA,)),
-    sample=(sample, ()),
+    sample=(sample, (LOAD_DATA,)),
     encode=(encode, (LOAD_DATA,)),
     reconstruct=(reconstruct, (LOAD_DATA,)),
     score=(score, (LOAD_DATA,)),

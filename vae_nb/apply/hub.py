@@ -310,7 +310,7 @@ def about_likelihood(report: dict) -> str: # Markdown
 # %% ../../nbs/apply/05_hub.ipynb #417f6014
 CAPTIONS = dict(pipeline="Images on their way through the model: the image, a sample of its latents with ±2σ of the "
                          "posterior, the mean of p(x|z), and its σ.",
-                prior="New images, from draws of the prior: the latents, the mean of p(x|z), and its σ.",
+                prior="New images, from draws of the prior, which is named above the latents: the latents, the mean of p(x|z), and its σ.",
                 traversal="Between four images of the data, which are shown at the corners.")
 
 

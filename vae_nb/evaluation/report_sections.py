@@ -145,7 +145,7 @@ FIGURES: dict[str, ReportFigure] = dict(
     history=ReportFigure("numbers", "The training.", _draw_history),
     pipeline=ReportFigure("numbers", "Images on their way through the model; the whiskers are ±2σ of the posterior.",
                           lambda m, found: pipeline_figure(*varied_view(m.model, m.data, 3), seed=m.seed)),
-    prior=ReportFigure("numbers", "New images, from draws of the prior.",
+    prior=ReportFigure("numbers", "New images, from draws of the prior. Which density that is stands above the latents.",
                        lambda m, found: prior_figure(m.model, seed=m.seed)),
     traversal=ReportFigure("numbers", "Between four images, shown at the corners.",
                            lambda m, found: traversal_figure(*varied_view(m.model, m.data, 4, alike=True), seed=m.seed)),

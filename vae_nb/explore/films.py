@@ -21,7 +21,7 @@ from ..data.splits import Data, held_out_split
 from ..evaluation.metrics import split_for
 from .walks import there_and_back
 from .widgets import image_pixels, latent_scales
-from ..generation.model_figures import varied_images
+from ..generation.model_figures import PathKind, interpolate, varied_images
 from ..models.tensor_files import check_folder, replace_file
 from ..models.vae import VAE, check_model, evaluating, prepare_images
 
@@ -36,12 +36,13 @@ def tour(model: VAE,
          data: Data,
          n: int = 4,       # images on the way
          frames: int = 24, # from one to the next
+         path: PathKind = "linear", # straight lines, or "spherical": arcs about zero
          ) -> torch.Tensor: # (n (frames − 1) + 1, L); the last is the first
-    "Latents on straight lines between the means of some held-out images, of as many classes as possible."
+    "Latents on lines or arcs between the means of some held-out images, of as many classes as possible."
     check_count("n", n, 2); check_count("frames", frames, 2)
     x = start_images(model, data, n)
     with evaluating(model): stops = moments_of(model.encode(x)).mean  # (n, L)
-    parts = [there_and_back(a, b, frames)[:frames - 1] for a, b in zip(stops, stops.roll(-1, 0))]
+    parts = [interpolate(a, b, frames, path)[:frames - 1] for a, b in zip(stops, stops.roll(-1, 0))]
     return torch.cat([*parts, stops[:1]])
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..basics.checks import InputError, check_count
+from ..basics.checks import InputError, check_count, lookup
 from ..basics.figures import Picture, pipeline, samples
 from ..core import INACTIVE_KL, moments_of
 from ..data.arrays import resize_images
@@ -26,7 +26,7 @@ from ..data.image_files import picture_tensor, read_image
 from ..data.splits import Data, held_out_split
 from .widgets import (DataSource, DecodedView, PicturePanel, button, check_index, column, data_for,
                                     index_field, latent_scales, row)
-from ..models.fitted_priors import fit_prior
+from ..models.fitted_priors import FITS, PriorKind, fit_prior, prior_words
 from ..models.vae import VAE, evaluating, prepare_images
 from ..networks.labels import labels_of
 
@@ -242,6 +242,9 @@ class EncodedView(LatentView):
         self.show_message(f"the mean of the {'prior' if self.image is None else 'posterior'}")
 
 # %% ../../nbs/explore/01_sliders.ipynb #c89a9516
+KINDS = {"gaussian": "Gaussian", "mixture": "mixture of Gaussians", "flow": "flow"}
+
+
 def label_field(model: VAE) -> ipywidgets.Dropdown | None: # None: there is nothing to choose
     "A field for the label of a conditional model."
     if model.labels is None or model.y is not None: return None
@@ -258,9 +261,12 @@ class LatentExplorer(EncodedView):
                  model: VAE,                      # trained
                  data: DataSource | None = None, # what `load_data` gives or takes; None: no images to choose from
                  seed: int = 0,                   # of the random latents
+                 prior: PriorKind = "gaussian",   # "gaussian", "mixture" or "flow": what the button "Random: fitted" draws from
                  ):
+        lookup("prior", prior, FITS)
+        self.kind: PriorKind = prior
         self.draws = check_count("seed", seed, 0)
-        self.fitted: nn.Module | None = None  # the Gaussian, once it was needed
+        self.fitted: nn.Module | None = None  # a prior of that kind, once it was needed
         super().__init__(model, data)
         self.whole, self.label = model, label_field(model)  # `self.model` has the chosen label held fixed
         if self.label is not None:
@@ -284,7 +290,7 @@ class LatentExplorer(EncodedView):
         if self.data is not None:
             self.index = index = index_field(self.data, "Image number")
             index.observe(self.listener(self._index_chosen), "value")
-            fitted = button("Random: fitted", "a draw from the Gaussian fitted to the encoded training images",
+            fitted = button("Random: fitted", f"a draw from a {KINDS[self.kind]} fitted to the encoded training images",
                             self.listener(self.draw_fitted))
             controls = [index, self.upload, prior, fitted, reset]
         if self.label is not None: controls.insert(0, self.label)
@@ -318,18 +324,19 @@ class LatentExplorer(EncodedView):
 
     def draw_prior(self) -> None:
         "Go to a random latent of the prior."
-        self._draw_from(self.model.prior, "the prior", r"$z \sim p(z)$")
+        self._draw_from(self.model.prior, f"the prior ({prior_words(self.model)})", r"$z \sim p(z)$")
 
     def draw_fitted(self) -> None:
-        "Go to a random latent of the Gaussian fitted to the encoded training images."
+        "Go to a random latent of a density fitted to the encoded training images."
         data = self._own_data()
         if self.fitted is None:
             self.show_message("encoding the training images …")
             y = data.labels["train"]
             few = Data(data.train[:5000], data.valid[:0], data.test[:0], classes=data.classes,
                        labels={"train": None if y is None else y[:5000]})
-            self.fitted = fit_prior(self.whole, few)
-        self._draw_from(self.fitted, "the Gaussian fitted to encoded training images", r"$z \sim$ fitted Gaussian")
+            self.fitted = fit_prior(self.whole, few, self.kind)
+        words = prior_words(self.whole, self.fitted)
+        self._draw_from(self.fitted, f"a {words}", rf"$z \sim$ {words}")
 
     def _draw_from(self, prior: nn.Module, name: str, origin: str) -> None:
         with evaluating(self.model, self.draws): z = prior().sample()

@@ -8,17 +8,19 @@ __all__ = ['pipeline_figure', 'prior_figure', 'traversal_figure', 'neighbourhood
 # %% ../../nbs/generation/00_model_figures.ipynb #776d52a6
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import pandas
 import torch
 from torch.distributions import Distribution
 
-from ..basics.checks import InputError, check_count, check_positive
-from ..basics.figures import Picture, as_table, curves, image_grid, pipeline, samples
+from ..basics.checks import InputError, check_count, check_positive, check_type, lookup
+from ..basics.figures import Picture, as_table, curves, image_grid, pipeline, samples, save_figure
 from ..core import kl_per_dimension, moments_of
 from ..data.arrays import check_range
 from ..data.splits import Data, held_out_split
-from ..models.vae import VAE, check_model, check_one_label, evaluating, prepare_images
+from ..models.fitted_priors import prior_words
+from ..models.vae import VAE, check_model, check_one_label, evaluating, prepare_images, views_for
 from ..networks.labels import labels_of
 from ..training.objectives import METRICS
 
@@ -78,19 +80,49 @@ def prior_figure(model: VAE,    # trained
                  seed: int = 0, # of the sampled z
                  save: str | Path | None = None, # .png, .pdf or .svg; None: no file
                  ) -> Picture:   # a row for each sample
-    "Samples from the prior, and of classes at random: the latent as bars, the mean of p(x|z), and its σ (pixel units)."
+    """Samples from the prior, and of classes at random: the latent as bars, the mean of p(x|z), and its σ (pixel units).
+    The title says which prior it is: the standard normal, one that has learned, or one that was fitted."""
     with evaluating(model, seed):
         z = model.prior().sample((check_count("n", n),))
-        return samples(z, model.decode(z, model.any_labels(n)), save=save)
+        figure = samples(z, model.decode(z, model.any_labels(n)), title=rf"$z \sim$ {prior_words(model)}")
+    figure.alt += f"; the latents are drawn from the prior ({prior_words(model)})"
+    return save_figure(figure, save)
 
 # %% ../../nbs/generation/00_model_figures.ipynb #df1a67f9
-def bilinear(corners: torch.Tensor,  # (4, L): top left, top right, bottom left, bottom right
-             steps: int = 10,        # points along each side
-             ) -> torch.Tensor:      # (steps, steps, L)
-    "Latents on the bilinear sheet between four corners."
-    t = torch.linspace(0, 1, check_count("steps", steps, 2), device=corners.device, dtype=corners.dtype)
-    top, bottom = (a + t[:, None] * (b - a) for a, b in corners.reshape(2, 2, -1))  # 2 × (steps, L)
-    return top + t[:, None, None] * (bottom - top)
+PathKind = Literal["linear", "spherical"]
+
+
+def _linear(a: torch.Tensor, b: torch.Tensor, t: torch.Tensor) -> torch.Tensor: return a + t * (b - a)
+
+
+def _spherical(a: torch.Tensor, b: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    cosine = torch.nn.functional.cosine_similarity(a.double(), b.double(), -1)[..., None]
+    angle, t = cosine.clamp(-1, 1).arccos(), t.double()
+    sine = angle.sin()
+    arc = (((1 - t) * angle).sin() * a + (t * angle).sin() * b) / sine.clamp(min=1e-6)
+    return torch.where(sine > 1e-6, arc, _linear(a.double(), b.double(), t)).to(a.dtype)
+
+
+PATHS = {"linear": _linear, "spherical": _spherical}
+
+
+def interpolate(z0: torch.Tensor,           # (..., L)
+                z1: torch.Tensor,           # (..., L)
+                steps: int,                 # points, with both ends
+                kind: PathKind = "linear",  # a straight line, or an arc about zero
+                ) -> torch.Tensor:          # (steps, ..., L)
+    "Latents on the way from one to another."
+    t = torch.linspace(0, 1, check_count("steps", steps, 2), device=z0.device, dtype=z0.dtype)
+    return lookup("path", kind, PATHS)(z0, z1, t.reshape(-1, *z0.ndim * [1]))
+
+
+def bilinear(corners: torch.Tensor,     # (4, L): top left, top right, bottom left, bottom right
+             steps: int = 10,           # points along each side
+             kind: PathKind = "linear", # of the two sides, and of the ways between them
+             ) -> torch.Tensor:         # (steps, steps, L)
+    "Latents on the sheet between four corners."
+    top, bottom = (interpolate(a, b, steps, kind) for a, b in corners.reshape(2, 2, -1))  # 2 × (steps, L)
+    return interpolate(top, bottom, steps, kind)
 
 # %% ../../nbs/generation/00_model_figures.ipynb #847b2183
 def traversal_figure(model: VAE,       # trained
@@ -98,12 +130,13 @@ def traversal_figure(model: VAE,       # trained
                      steps: int = 10,  # images along each side
                      seed: int = 0,    # of the corners' sampled z
                      save: str | Path | None = None, # .png, .pdf or .svg; None: no file
+                     path: PathKind = "linear",      # "linear", or "spherical": arcs about zero, which keep the length of z
                      ) -> Picture:      # a grid of `steps` by `steps` images, the originals beside its corners
-    "A grid of means of p(x|z) at latents between posterior samples of four images (bilinear interpolation)."
+    "A grid of means of p(x|z) at latents between posterior samples of four images (bilinear interpolation, or arcs)."
     check_one_label(model, "traversal_figure")
     with evaluating(model, seed):
         x4 = pictures_for(model, x4, 4, "x4")
-        images = model.decode(bilinear(model.encode(x4).sample(), steps)).mean  # (steps, steps, C, H, W)
+        images = model.decode(bilinear(model.encode(x4).sample(), steps, path)).mean  # (steps, steps, C, H, W)
         return image_grid(images, corners=x4, save=save)
 
 # %% ../../nbs/generation/00_model_figures.ipynb #dc0e6edb
@@ -114,6 +147,33 @@ def _informative(q: Distribution,     # posterior of one image, batch (), event 
     "The coordinates whose marginal posterior differs most from the prior, by KL."
     return kl_per_dimension(q, prior).argsort(descending=True)[:n].tolist()
 
+# %% ../../nbs/generation/00_model_figures.ipynb #4b4c1a47
+QUANTILES = 0.01, 0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 0.99
+
+
+def codes_of(model: VAE, data: Data,
+             most: int = 5000,    # images
+             ) -> torch.Tensor:   # (N, L), a draw for each
+    "Draws of the posteriors of training images: together, draws of the aggregate posterior."
+    found, n = [], 0
+    for own, x in views_for(model, data, "train", 256, shuffle=False):
+        found.append(own.encode(x).sample())
+        if (n := n + len(x)) >= most: break
+    return torch.cat(found)[:most]
+
+
+def _by_quantiles(model: VAE, data: Data,
+                  z: torch.Tensor,  # (L,), the latent that is moved
+                  rows: list[int],  # coordinates
+                  save: str | Path | None) -> Picture:
+    draws = {"prior": model.prior().sample((20_000,)), "images": codes_of(model, data).to(z.device)} # (N, L) each
+    levels = torch.tensor(QUANTILES, device=z.device, dtype=z.dtype)
+    moved = z.repeat(len(rows), len(draws), len(levels), 1)                                     # (rows, 2, 9, L)
+    for row, i in zip(moved, rows):
+        for line, sample in zip(row, draws.values()): line[:, i] = sample[:, i].to(z.dtype).quantile(levels)
+    return image_grid(model.decode(moved.flatten(0, 1)).mean, row_labels=[f"z[{i}], {name}" for i in rows for name in draws],
+                      column_labels=[f"{100 * level:g} %" for level in QUANTILES], save=save)
+
 # %% ../../nbs/generation/00_model_figures.ipynb #3b74080d
 def neighbourhood_figure(model: VAE,         # trained
                          x: torch.Tensor,    # one image, (C, H, W) or (1, C, H, W), uint8 or float in [0, 1]
@@ -121,12 +181,16 @@ def neighbourhood_figure(model: VAE,         # trained
                          step: float = 0.5,  # between columns, in standard deviations of the prior
                          seed: int = 0,      # of the sampled z
                          save: str | Path | None = None, # .png, .pdf or .svg; None: no file
-                         ) -> Picture:        # `n` rows of 9 images; the middle one is the sample itself
-    "Means of p(x|z) around one image's posterior sample: each row moves one of its most informative coordinates."
+                         data: Data | None = None, # move to quantiles of the prior and of these training images' codes; None: by steps
+                         ) -> Picture:        # `n` rows of 9 images, the sample itself in the middle; with `data` 2n rows of quantiles
+    """Means of p(x|z) around one image's posterior sample: each row moves one of its most informative coordinates.
+    With `data` it moves to quantiles, from 1 to 99 %, whatever `step` is: in one row those of the prior, in the next those of encoded images."""
     step = check_positive("step", step)
+    if data is not None: check_type("data", data, Data, "what load_data gives, or None")
     with evaluating(model, seed) as device:
         q, prior = model.encode(pictures_for(model, x, 1)[0]), model.prior()
         rows = _informative(q, prior, min(check_count("n", n), model.latent_dim))
+        if data is not None: return _by_quantiles(model, data, q.sample(), rows, save)
         moves = step * torch.arange(-4, 5, device=device)                       # (9,)
         z = q.sample().repeat(len(rows), len(moves), 1)                         # (rows, 9, L)
         sigma = moments_of(prior).stddev                                        # (L,)

@@ -41,7 +41,7 @@ from ..distributions.location_scale import FAMILIES
 from ..distributions.optimal_and_faithful import FaithfulGaussian, OptimalGaussian
 from ..distributions.flows import FlowPosterior, FlowPrior
 from ..distributions.posteriors import FullCovariance, MeanField
-from ..distributions.priors import GaussianPrior, LearnedMixture
+from ..distributions.priors import FullCovariancePrior, GaussianPrior, LearnedMixture, MixturePrior
 from ..distributions.richer_posteriors import LowRank, MixturePosterior
 from ..distributions.vamp import VampPrior
 from .tensor_files import FORMAT, digest, load_tensors, load_weights, replace_file, save_tensors
@@ -336,6 +336,37 @@ _noises = {"pixelwise": PixelwiseGaussian, "imagewise": ImagewiseGaussian, "homo
            "channelwise": Channelwise, "optimal": OptimalGaussian, "faithful": FaithfulGaussian} # of a Gaussian
 _scopes = {"pixelwise": Pixelwise, "imagewise": Imagewise, "homoscedastic": Homoscedastic, "channelwise": Channelwise} # of others
 
+# %% ../../nbs/models/01_vae.ipynb #ba7b9541
+FITTED: dict[str, tuple[type[nn.Module], dict[str, Callable[..., int]]]] = { # kind: class, and its sizes beside L
+    "gaussian": (FullCovariancePrior, {}), "mixture": (MixturePrior, {"components": lambda prior: len(prior.logits)}),
+    "flow": (FlowPrior, {})}
+
+
+def fitted_prior(record: dict,     # such as {"fitted": "mixture", "components": 10}
+                 latent_dim: int,  # L
+                 ) -> nn.Module:   # without the numbers of the fit
+    "The prior that a recipe speaks of, if it is one that `fit_prior` gives."
+    make, sizes = lookup("prior", record["fitted"], FITTED)
+    options = {name: value for name, value in record.items() if name != "fitted"}
+    if options.keys() == sizes.keys(): return make(latent_dim, **options)
+    expected = {"fitted": record["fitted"], **dict.fromkeys(sizes, 10)}
+    raise InputError(f"prior={record!r}: expected a record such as {expected!r}")
+
+
+def is_fitted(prior: object) -> bool: # a value of a recipe
+    "Is it the record of a prior that `fit_prior` gave?"
+    return isinstance(prior, dict) and "fitted" in prior
+
+
+def recorded_prior(prior: nn.Module) -> dict: # for config.json
+    "What a recipe says of a prior that was put into a model: how to make it again, or that it is the user's own."
+    for kind, (make, sizes) in FITTED.items():
+        if type(prior) is not make: continue
+        record, L = {"fitted": kind, **{name: size(prior) for name, size in sizes.items()}}, prior().event_shape[0]
+        with torch.device("meta"): same = fitted_prior(record, L).state_dict()
+        if {name: t.shape for name, t in prior.state_dict().items()} == {name: t.shape for name, t in same.items()}: return record
+    return {"own": type(prior).__name__}
+
 # %% ../../nbs/models/01_vae.ipynb #2e169144
 SCALE_OPTIONS = dict(noise="pixelwise", mean="sigmoid", sigma=None, sigma_floor=PIXEL_SIGMA_FLOOR) # of a location–scale family
 LIKELIHOOD_OPTIONS: dict[str, dict] = { # which options a likelihood has, and their defaults
@@ -453,6 +484,7 @@ def _plain(value):
     if value is None or isinstance(value, (str, bool)): return value
     if isinstance(value, Integral): return int(value)
     if isinstance(value, Real): return float(value)
+    if is_fitted(value): return dict(value)
     if not callable(value): return [v if isinstance(v, str) else int(v) for v in value]
     return {"own": getattr(value, "__name__", type(value).__name__)}
 
@@ -486,6 +518,7 @@ def build(given: dict, # the arguments of `create_vae`
         to_images = _decoder(given["decoder"], widened((latent_dim,), labels), p_head, how)
         to_latents = labelled(to_latents, image_shape, labels, own["encoder"])
         to_images = labelled(to_images, (latent_dim,), labels, own["decoder"])
+        if is_fitted(prior): prior = fitted_prior(prior, latent_dim)
         if not isinstance(prior, nn.Module):
             prior = lookup("prior", "normal" if prior is None else prior, _priors)(latent_dim, image_shape)
     seen, shown = (n.out_shape if isinstance(n, (Network, Labelled)) and n is not given[name] else None  # of one's own: by a trial run
@@ -743,7 +776,8 @@ def _change(model: VAE, recipe: VAE) -> str | None:
 # %% ../../nbs/models/01_vae.ipynb #7d3b0a15
 def own_parts(config: dict) -> dict[str, str]: # argument of `create_vae` to the name of the class
     "The parts of a model that are the user's own."
-    return {name: str(value.get("own")) for name, value in config.items() if isinstance(value, dict)}
+    return {name: str(value.get("own")) for name, value in config.items()
+            if isinstance(value, dict) and not (name == "prior" and is_fitted(value))}
 
 
 def check_rebuildable(model: VAE # which is to be saved
@@ -816,7 +850,7 @@ def check_recipe(config: dict,  # what config.json holds
     "Raise an InputError unless the recipe gives a model with these weights. It costs no memory, whatever it asks for."
     where = f"config.json in {str(folder)!r}"
     for name, value in config.items():
-        numbers = value if isinstance(value, list) else [value]
+        numbers = value if isinstance(value, list) else [*value.values()] if isinstance(value, dict) else [value]
         if name != "classes" and len(numbers) > 3 + len(weights) or any(isinstance(n, (int, float)) and abs(n) > LARGEST for n in numbers):
             raise InputError(f"{where} asks for another {name} than model.safetensors holds: too many, or too large")
     try: recipe = skeleton(config, modules)
@@ -845,12 +879,23 @@ def usable_device(device: str | torch.device, # such as "cpu", "cuda" or "cuda:1
                          "machine has, such as \"cuda\"") from None
 
 # %% ../../nbs/models/01_vae.ipynb #c1e22091
+def without_fitted(config: dict,  # what config.json holds
+                   modules: dict, # parts of the user's own, and a prior, which the recipe makes by itself
+                   ) -> dict:     # the parts of the user's own
+    "A prior that was given as if it were the user's own is not needed; it must be of the right class."
+    make, _ = lookup("prior", config["prior"]["fitted"], FITTED)
+    if not isinstance(given := modules["prior"], make):
+        raise InputError(f"prior is a {type(given).__name__}; the saved model has a fitted {make.__name__}, which load makes by itself")
+    return {name: part for name, part in modules.items() if name != "prior"}
+
+
 def read_model(folder: Path,  # what `write_model` wrote
                modules: dict, # parts of the user's own, by their names in `create_vae`
                ) -> VAE:      # on the CPU, in evaluation mode
     "What `VAE.load` does."
     config = _read_config(folder)
     own = own_parts(config)
+    if is_fitted(config.get("prior")) and "prior" in modules: modules = without_fitted(config, modules)
     if own.keys() != modules.keys():
         raise InputError(f"the model in {str(folder)!r} has parts of your own: {own or 'none'}; "
                          f"given to load were: {sorted(modules) or 'none'}")

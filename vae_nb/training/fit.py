@@ -30,6 +30,7 @@ from ..data.splits import Data
 from ..data.loading import AnySource, as_data
 from ..distributions.beta_nll import beta_score, check_beta
 from ..distributions.likelihoods import PixelwiseGaussian
+from ..models.fitted_priors import PriorKind, check_fittable, fit_prior, with_prior
 from ..models.tensor_files import digest
 from ..networks.labels import labels_of
 from ..models.vae import (VAE, Batch, batches_for, bound, check_images_for, check_labels, check_model, check_rebuildable,
@@ -71,6 +72,7 @@ def fit(model: VAE,            # trained in place
         init: Init = "random",          # "random", or "data_mean": the decoder begins with the mean image
         grad_clip: float | None = None, # largest norm of the gradient
         patience: int | None = None,    # stop after so many epochs without a better validation ELBO; back to the best
+        prior_after: PriorKind | None = None, # "gaussian", "mixture" or "flow": put in the prior's place by `fit_prior`, at the best epoch
         precision: Precision = "fp32",  # "fp32", "tf32" or "bf16" networks
         compile: bool | CompileMode = False, # compile the steps, or a mode of torch.compile: "reduce-overhead" on a GPU
         checkpoint_activations: bool = False, # keep few activations and compute the others again: less memory, slower
@@ -154,6 +156,7 @@ def fit(model: VAE,            # trained in place
         except KeyboardInterrupt: run.stop_early(bar.write)
         bar.close()
         run.finish()
+        end_with_prior(run, data, prior_after, device, progress)
         if run.epoch and accelerator.is_main_process: warn_of_failure(run, data, start)
     return run.history
 
@@ -373,7 +376,7 @@ def out_of_patience(run: Run) -> str: # a line
 
 # %% ../../nbs/training/08_fit.ipynb #b3231d61
 SETTINGS = ("epochs", "batch_size", "lr", "objective", "k", "beta_nll", "kl_weight", "schedule", "optimizer", "init",
-            "noise_warmup", "grad_clip", "precision", "accumulate", "seed") # arguments of `fit` that change its result
+            "noise_warmup", "prior_after", "grad_clip", "precision", "accumulate", "seed") # arguments of `fit` that change its result
 
 
 def checked_settings(given: dict, # the arguments of `fit`
@@ -461,6 +464,7 @@ def check_run(given: dict, # the arguments of `fit`
         raise InputError(f"patience={patience!r} needs validation images; data has none")
     for split in ("train", "valid"):
         if isinstance(x := data[split], torch.Tensor): check_images_for(model, x, f"data.{split}")  # others, when read
+    if s["prior_after"] is not None: check_fittable(model, data, s["prior_after"])
     model.decoder.head.check_data(next(data.batches("train", min(256, len(data.train)), shuffle=False)))
 
 # %% ../../nbs/training/08_fit.ipynb #4a7ac898
@@ -666,3 +670,25 @@ def warn_of_failure(run: Run,     # that has ended
     if end > -1e8 and end > start - 5 * math.prod(run.model.image_shape): return
     warnings.warn(f"divergence: the ELBO is {end:.3g} nats an image, and was {start:.3g} before the training. "
                   "Try a smaller lr, or grad_clip; with a learned sigma, a larger sigma_floor.", stacklevel=3)
+
+# %% ../../nbs/training/08_fit.ipynb #141d5535
+def end_with_prior(run: Run, data: Data,
+                   kind: PriorKind | None, # as `fit` takes it
+                   device: torch.device,
+                   progress: Progress) -> None:
+    "Fit a prior to a finished training, or read the one that was fitted before, and say what it does to the ELBO."
+    if kind is None or not run.done: return
+    if run.history.fitted is not None: return run.read_fitted()
+    split, share = "valid" if len(data.valid) else "train", own_share()
+    def mean(model):
+        batches = batches_for(model, data, split, run.settings["batch_size"], device, shuffle=False, **share)
+        return measure(model, batches, seed=run.settings["seed"] + share["rank"], reduce=sum_over_processes)["elbo"]
+    try: prior = fit_prior(run.model, data, kind, seed=run.settings["seed"])
+    except (InputError, KeyboardInterrupt) as e:
+        why = str(e) or "it was stopped"
+        return warnings.warn(f"prior_after={kind!r}: no prior was fitted, and the model keeps its own ({why})", stacklevel=3)
+    before, after = mean(run.model), mean(with_prior(run.model, prior))
+    run.replace_prior(prior, {f"fitted_{split}_elbo": after})
+    numbers = f"the ELBO of the {split} images is {after:.2f} nats with the fitted prior, and {before:.2f} with the one before"
+    if not after >= before: warnings.warn(f"prior_after={kind!r}: {numbers}; the fitted one is kept, as was asked for", stacklevel=3)
+    elif shown_progress(progress): print(f"prior_after={kind!r}: {numbers}", file=sys.stderr, flush=True)

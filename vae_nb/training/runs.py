@@ -6,6 +6,7 @@
 __all__ = ['History']
 
 # %% ../../nbs/training/07_runs.ipynb #feab087b
+import copy
 import dis
 import importlib.util
 import json
@@ -25,13 +26,15 @@ from types import CodeType, FunctionType, MethodType, ModuleType
 
 import pandas
 import torch
+from torch import nn
 
 from .. import __version__
 from ..basics.checks import InputError, check_path
 from ..data.splits import SPLITS, Data
 from ..data.loading import is_known, load_data, load_whole, source_name, warn_of_own_range
 from ..models.tensor_files import digest, load_tensors, load_weights, replace_file, save_tensors
-from ..models.vae import VAE
+from ..models.fitted_priors import put_prior, read_prior
+from ..models.vae import VAE, is_fitted, recorded_prior
 from .devices import ctrl_c_comes_after, on_main, processes
 
 # %% ../../nbs/training/07_runs.ipynb #6674c51d
@@ -43,6 +46,13 @@ def versions() -> dict[str, str]: # name to version
 class History(list[dict[str, float]]):
     "One dict per epoch; shown as a table."
     best = "" # a hash of the weights of its best epoch, where they are kept
+    fitted: dict | None = None # of the model in the folder, if its prior was fitted after the training: the prior's record
+    own_prior: Mapping[str, torch.Tensor] = {} # and the numbers of the prior that it was trained with, by name
+
+    def like(self, other: "History") -> "History":
+        "The same rows; what stands beside them is taken from the other."
+        self.best, self.fitted, self.own_prior = other.best, other.fitted, other.own_prior
+        return self
 
     def table(self) -> pandas.DataFrame: # one row per epoch
         "The history as a pandas table."
@@ -174,6 +184,7 @@ def refuse_other_code(started: Mapping, # argument of `fit` to `code_of` it
 
 # %% ../../nbs/training/07_runs.ipynb #3be14a09
 OWN_RULES = dict(data=refuse_other_data, code=refuse_other_code) # of settings that are compared in another way
+NEWER: dict = dict(prior_after=None) # settings that older checkpoints don't have, and what such a training did
 
 
 def train_further(folder: str | Path) -> str: # of a run whose schedule is at its end, for a message
@@ -186,7 +197,8 @@ def check_resume(started: Mapping,        # settings that the run was started wi
                  folder: str | Path,      # of the run, for the message
                  complete: bool = False,  # must both have the same names?
                  ) -> None:
-    "A run goes on with the settings that it was started with, or not at all."
+    "A run goes on with the settings that it was started with, or not at all; a prior can be fitted to any that has none."
+    if complete: started = {**{name: was for name, was in NEWER.items() if name in now}, **started}
     if complete and (unknown := [name for name in started if name not in now]):
         raise InputError(f"the run in {str(folder)!r} was started with settings that this version of vae_nb "
                          f"({__version__}) doesn't know: {', '.join(unknown)}; resume it with the one that started it")
@@ -197,23 +209,41 @@ def check_resume(started: Mapping,        # settings that the run was started wi
     free = {"root", "epochs"} if same_steps else {"root"}
     for name, value in started.items():
         if name in OWN_RULES and isinstance(value, dict): OWN_RULES[name](value, now[name], folder); continue
-        if name in free or now.get(name, value) == value: continue
+        if name in free or now.get(name, value) == value or name == "prior_after" and value is None: continue
         more = f". {train_further(folder)}" if name == "epochs" else ""
         raise InputError(f"{name}={now[name]!r}: the run in {str(folder)!r} was started with {value!r}; "
                          f"resume it with that, or choose another folder{more}")
 
 # %% ../../nbs/training/07_runs.ipynb #07da7a06
+def trained_weights(path: Path,         # model.safetensors
+                    history: "History", # of the checkpoint
+                    ) -> dict[str, torch.Tensor]: # by name
+    "The weights of the best epoch: where a prior was fitted after it, with the numbers of the prior before."
+    weights = load_tensors(path)[0]
+    if history.fitted is None: return weights
+    return {**{name: t for name, t in weights.items() if not name.startswith("prior.")}, **history.own_prior}
+
+
 def check_best(folder: Path,     # of the run
                history: "History", # of its checkpoint
                ) -> None:
     "Raise unless `model.safetensors` is the best model of this run, where the checkpoint doesn't hold it itself."
-    if not history.best or best_epoch(history) == len(history): return
+    if not history.best or best_epoch(history) == len(history) and history.fitted is None: return
     path = folder / "model.safetensors"
-    if weights_digest(load_tensors(path)[0]) == history.best: return
+    if weights_digest(trained_weights(path, history)) == history.best: return
     raise InputError(f"{path} is not the model of epoch {best_epoch(history)}, the best of the run in {str(folder)!r}; put "
                      "that back, or start a new run in another folder")
 
 # %% ../../nbs/training/07_runs.ipynb #58bbc820
+def _state(settings: dict, history: History) -> str: # JSON
+    fitted = {} if history.fitted is None else {"fitted": history.fitted}
+    return json.dumps({"settings": settings, "history": list(history), "best": history.best, **fitted})
+
+
+def _beside(history: History) -> dict[str, torch.Tensor]: # to be kept with the weights
+    return {f"trained.{name}": t for name, t in history.own_prior.items()}
+
+
 def save_checkpoint(path: Path,                       # last.safetensors
                     model: VAE,                       # with its present weights
                     optimizer: torch.optim.Optimizer, # with its moments
@@ -224,8 +254,15 @@ def save_checkpoint(path: Path,                       # last.safetensors
     tensors = {f"model.{name}": t for name, t in model.state_dict().items()}
     for i, slots in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{name}": torch.as_tensor(value) for name, value in slots.items()}
-    save_tensors(path, tensors, {"state": json.dumps({"settings": settings, "history": list(history),
-                                                        "best": history.best})})
+    save_tensors(path, tensors | _beside(history), {"state": _state(settings, history)})
+
+
+def amend_checkpoint(path: Path,    # last.safetensors
+                     new: Path,     # another file of that name
+                     settings: dict, history: History) -> None:
+    "Write a checkpoint once more, with the same weights and moments and another history."
+    tensors = {name: t for name, t in load_tensors(path)[0].items() if not name.startswith("trained.")}
+    save_tensors(new, tensors | _beside(history), {"state": _state(settings, history)})
 
 # %% ../../nbs/training/07_runs.ipynb #503d648c
 def _is_history(rows: object) -> bool:
@@ -244,7 +281,8 @@ def read_checkpoint(path: Path # last.safetensors
     if missing := [name for name in ("settings", "history") if name not in state]:
         raise InputError(f"{path} is no checkpoint of fit: {', '.join(missing)} is missing in its state")
     settings, best, history = (state.get(name, "") for name in ("settings", "best", "history"))
-    if not isinstance(settings, dict) or not isinstance(best, str) or not _is_history(history):
+    known = "fitted" not in state or is_fitted(state["fitted"])
+    if not isinstance(settings, dict) or not isinstance(best, str) or not _is_history(history) or not known:
         raise InputError(f"{path} is no checkpoint of fit: its state holds other things than settings and epochs")
     return tensors, state
 
@@ -260,9 +298,10 @@ def load_checkpoint(path: Path,                       # last.safetensors
     except InputError: raise
     except Exception: raise InputError(f"{path} is no checkpoint of fit: its settings are of another kind") from None
     history = History(state["history"])
-    history.best = state.get("best", "")
-    check_best(path.parent, history)
+    history.best, history.fitted = state.get("best", ""), state.get("fitted")
     part = lambda prefix: {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    history.own_prior = part("trained.")
+    check_best(path.parent, history)
     params = [p for group in optimizer.param_groups for p in group["params"]]
     slots: list[dict[str, torch.Tensor]] = [{} for _ in params]
     for name, t in part("optimizer.").items():
@@ -445,7 +484,8 @@ class Run:
                  ):
         self.model, self.optimizer, self.settings, self.patience = model, optimizer, settings, patience
         self.out, self.history = None if out is None else Path(out), History()
-        self.best_weights: dict[str, torch.Tensor] | None = None  # kept if there is a patience
+        self.best_weights: dict[str, torch.Tensor] | None = None  # kept if there is a patience, or a prior to be fitted
+        self.keeps_best = patience is not None or settings.get("prior_after") is not None
         self.staged = True  # are files written beside what the folder holds, and not yet in its place?
 
     @property
@@ -469,19 +509,20 @@ class Run:
     def _go_on(self, out: Path) -> None:
         self.history = load_checkpoint(out / "last.safetensors", self.model, self.optimizer, self.settings)
         on_main(lambda: self.history.save(out / "history.csv"))
-        if best_epoch(self.history) == self.epoch: on_main(lambda: self.model.save(out))  # if it had come no further
-        if self.patience: self.best_weights = load_tensors(out / "model.safetensors")[0]
+        if self.history.fitted is None and best_epoch(self.history) == self.epoch: on_main(lambda: self.model.save(out))  # if it had come no further
+        if self.keeps_best: self.best_weights = trained_weights(out / "model.safetensors", self.history)
+        if self.history.fitted is not None and not self.done: self._take_prior_back(out)
         if self.done: warnings.warn(f"the run in {str(out)!r} is finished after {self.epoch} epochs, so nothing is "
                                     f"trained. {train_further(out)}")
 
     def complete(self, row: dict[str, float]) -> None: # of the history
         "Write everything to the folder, keep the weights if they are the best, and add the epoch to the history."
-        history, out = History([*self.history, row]), self.out
+        history, out = History([*self.history, row]).like(self.history), self.out
         is_best, weights = best_epoch(history) == len(history), self.model.state_dict()
-        history.best = weights_digest(weights) if is_best and out is not None else self.history.best
+        if is_best and out is not None: history.best = weights_digest(weights)
         with ctrl_c_comes_after():
             if out is not None: on_main(lambda: self._write(out, history, is_best))
-            if is_best and self.patience: self.best_weights = {name: t.detach().clone() for name, t in weights.items()}
+            if is_best and self.keeps_best: self.best_weights = {name: t.detach().clone() for name, t in weights.items()}
             self.history = history
 
     def _write(self, out: Path, history: History, is_best: bool) -> None:
@@ -504,9 +545,48 @@ class Run:
             publish(self.out)
 
     def finish(self) -> None:
-        "Leave the model in evaluation mode; if there was a patience, with its best weights."
+        "Leave the model in evaluation mode; if there was a patience, or a prior is to be fitted, with its best weights."
         if self.best_weights is not None: self.model.load_state_dict(self.best_weights)
         self.model.eval()
+
+    def replace_prior(self,
+                      prior: nn.Module,          # fitted to the model, which has its best weights
+                      numbers: dict[str, float], # for the history, beside those of the best epoch
+                      ) -> None:
+        "Put another prior into the model, and into the one in the folder."
+        best, own = best_epoch(self.history), {name: t.clone() for name, t in self.model.state_dict().items() if name.startswith("prior.")}
+        put_prior(self.model, prior)
+        history = History({**row, **numbers} if row["epoch"] == best else row for row in self.history).like(self.history)
+        history.fitted, history.own_prior = recorded_prior(prior), own
+        self._rewrite(self.model, history)
+
+    def read_fitted(self) -> None:
+        "Put the prior that was fitted before, and lies in the folder, into the model."
+        assert self.out is not None and self.history.fitted is not None
+        path = self.out / "model.safetensors"
+        put_prior(self.model, read_prior(self.history.fitted, load_tensors(path)[0], self.model.latent_dim, path))
+
+    def _take_prior_back(self, out: Path) -> None:
+        "The training goes on, so the best model has the prior again that it was trained with."
+        model = copy.deepcopy(self.model)
+        model.load_state_dict(trained_weights(out / "model.safetensors", self.history))
+        rows = ({name: x for name, x in row.items() if not name.startswith("fitted_")} for row in self.history)
+        history = History(rows)
+        history.best = self.history.best
+        self._rewrite(model, history)
+
+    def _rewrite(self, model: VAE, history: History) -> None: # of the best epoch
+        "Exchange the model in the folder for another, and the checkpoint's history, in one step."
+        def write(out: Path) -> None:
+            place, record = out / STAGED, out / "run.json"
+            model.save(place)
+            amend_checkpoint(out / "last.safetensors", place / "last.safetensors", self.settings, history)
+            history.save(place / "history.csv")
+            if record.is_file(): _write_text(place / "run.json", record.read_text(encoding="utf-8"))
+            publish(out)
+        with ctrl_c_comes_after():
+            if (out := self.out) is not None: on_main(lambda: write(out))
+            self.history = history
 
 # %% ../../nbs/training/07_runs.ipynb #103465a5
 def record_digest(record: dict) -> str:
