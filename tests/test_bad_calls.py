@@ -272,7 +272,6 @@ SINGLE = [
     ("create_vae", dict(image_shape=(1, 4, 4), likelihood="bernoulli", noise="pixelwise"), "noise='pixelwise' belongs to"),
     ("create_vae", dict(image_shape=(1, 4, 4), likelihood="beta", sigma_floor=0.1), "sigma_floor=0.1 belongs to"),
     ("CategoricalLikelihood", dict(image_shape=(1, 4, 4), levels=1), "levels=1: expected an integer of at least 2"),
-    ("ContinuousBernoulliLikelihood", dict(image_shape=(1, 4)), r"image_shape=\(1, 4\): expected three numbers"),
     ("Data", dict(train=X, valid=X[:0], test=X[:0], labels={"train": torch.zeros(3)}), r"labels\['train'\] has 3 entries; expected 30, one"),
     ("attribute_vector", dict(latents=torch.rand(4, 2), labels=[True] * 4), "labels: 4 of 4 images have the attribute"),
     ("attribute_vector", dict(latents=torch.rand(4, 2), labels=[0, 1, 2, 0]), "labels holds other values than true and false"),
