@@ -29,7 +29,7 @@ WHOLE = { # options of the model and of the step, which becomes one program
     "mixture": (dict(prior=partial(LearnedMixture, 3, 4)), {}), "low rank": (dict(posterior="low_rank"), {}),
     "mixture posterior": (dict(posterior="mixture"), {}), "vamp": (dict(prior="vamp"), {}),
     "logistic": (dict(likelihood="discretised_logistic"), {}),
-    "optimal": (dict(noise="optimal"), {}), "faithful": (dict(noise="faithful"), {}),
+    "optimal": (dict(likelihood="gaussian", noise="optimal"), {}), "faithful": (dict(likelihood="gaussian", noise="faithful"), {}),
     **{name: (dict(likelihood=name), {}) for name in ("continuous_bernoulli", "beta", "categorical", "discretised_mixture", "low_rank_gaussian")},
     **{noise: (dict(likelihood="gaussian", noise=noise), {}) for noise in ("homoscedastic", "imagewise", "pixelwise")},
     "beta_nll": (dict(likelihood="gaussian"), dict(beta_nll=0.5)), "bf16": ({}, dict(precision="bf16")),
