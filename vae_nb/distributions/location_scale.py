@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import nn
-from torch.distributions import Distribution, Laplace, StudentT, constraints
+from torch.distributions import Chi2, Distribution, Laplace, StudentT, constraints
 from torch.nn.functional import softplus
 
 from ..basics.checks import InputError, check_positive
@@ -75,7 +75,21 @@ def logistic(mean: torch.Tensor,  # (..., C, H, W), pixels
 
 # %% ../../nbs/distributions/05_location_scale.ipynb #fb28bbfd
 class StudentTPixels(StudentT):
-    "Student's t distribution, df above 2, with a `cdf`, which PyTorch's has not, and moments without a branch."
+    "Student's t distribution, df above 2, with a `cdf`, which PyTorch's has not, and nothing that looks at values when it is made."
+    def __init__(self,
+                 df: torch.Tensor,    # degrees of freedom, above 2
+                 loc: torch.Tensor,   # mean
+                 scale: torch.Tensor, # above zero; the three broadcast
+                 validate_args: bool | None = None, # as in torch
+                 ):
+        self.df, self.loc, self.scale = torch.broadcast_tensors(df, loc, scale)
+        self._chi2 = Chi2(self.df, validate_args=False)
+        Distribution.__init__(self, self.loc.shape, validate_args=validate_args)
+
+    def expand(self, batch_shape: Iterable[int], _instance: None = None) -> "StudentTPixels":
+        shape = torch.Size(batch_shape)
+        return StudentTPixels(self.df.expand(shape), self.loc.expand(shape), self.scale.expand(shape), validate_args=False)
+
     @property
     def mean(self) -> torch.Tensor: return self.loc
 
