@@ -33,3 +33,17 @@ const shuffle = (list, random) => {
   }
   return list;
 };
+const sparse = grey => { // 784 numbers, 0 to 15, as data of one image
+  const place = Array.from(grey.keys()).filter(p => grey[p]);
+  return {start: Uint32Array.of(0, place.length), place: Uint16Array.from(place), value: Uint8Array.from(place, p => grey[p])};
+};
+const append = (data, grey, copies) => {
+  const one = sparse(grey), ends = Array.from({length: copies}, (_, i) => data.start.at(-1) + (i + 1) * one.place.length);
+  const several = (type, from, more) => { const all = new type(from.length + copies * more.length); all.set(from); for (let i = 0; i < copies; i++) all.set(more, from.length + i * more.length); return all; };
+  return {start: Uint32Array.from([...data.start, ...ends]), place: several(Uint16Array, data.place, one.place), value: several(Uint8Array, data.value, one.value)};
+};
+const dense = (data, i) => { // 784 numbers, 0 to 15
+  const grey = new Uint8Array(PIXELS);
+  for (let j = data.start[i]; j < data.start[i + 1]; j++) grey[data.place[j]] = data.value[j];
+  return grey;
+};

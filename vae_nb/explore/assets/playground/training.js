@@ -1,7 +1,7 @@
 // Training: batches from one shuffle of the data after the other, and the numbers of held-out images.
 const makeTraining = (options, train, labels) => {
   const model = makeModel(options), random = makeRandom(1000 + (options.seed ?? 0)), batch = makeBatch();
-  return {model, random, batch, train, labels, order: [], at: 0, images: 0, options};
+  return {model, random, batch, train, labels, order: [], at: 0, images: 0, options: {...options}};
 };
 const chosen = ({options, labels}) => Array.from(labels.keys()).filter(i => !(options.without ?? []).includes(labels[i]));
 const klWeight = ({options, images}) => options.klWeight * (options.anneal ? Math.min(1, images / options.anneal) : 1);
