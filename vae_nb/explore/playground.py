@@ -44,7 +44,7 @@ def trainer_script() -> str:
 def packed(images: np.ndarray, # (n, 28, 28), uint8
            ) -> bytes:         # two pixels in a byte, in 16 greys
     "Images in half a byte a pixel."
-    grey = np.rint(images.reshape(len(images), -1) / 17).astype(np.uint8)
+    grey = np.rint(images.reshape(-1, 784) / 17).astype(np.uint8)
     return (grey[:, ::2] << 4 | grey[:, 1::2]).tobytes()
 
 
@@ -96,7 +96,7 @@ def page_script(train: int, # digits to train on
                 ) -> str:
     "The script of the page: constants, the trainer, and the pieces behind them."
     digits = base64.b64encode(gzip.compress(digits_of(train, test), 9, mtime=0)).decode()
-    values = {"DIGITS": digits, "COUNTS": [train, test], "SITE": site, "VIRIDIS": viridis()[::17].tolist()}
+    values = {"DIGITS": digits, "COUNTS": [train, test], "SITE": html.escape(site), "VIRIDIS": viridis()[::17].tolist()}
     constants = [f"const {name} = {json.dumps(value)};".replace("<", r"\u003c") for name, value in values.items()]
     pieces = [asset(f"playground/{name}.js") for name in _PAGE]
     lines = ['"use strict";', "(() => {", *constants, trainer_script(), *pieces, "})();\n"]

@@ -92,7 +92,10 @@ const at = event => {
   const {left, top, width, height} = $("pad").getBoundingClientRect();
   return [(event.clientX - left) / width * PAD, (event.clientY - top) / height * PAD];
 };
-const beginDrawing = () => { if (shown.kind !== "draw") { shown = {kind: "draw"}; strokes = []; } };
+const beginDrawing = () => {
+  if (walkEnds) walkEnds.to = null; // a walk ends at the image that is shown when its slider is moved
+  if (shown.kind !== "draw") { shown = {kind: "draw"}; strokes = []; }
+};
 $("pad").addEventListener("pointerdown", event => {
   $("pad").setPointerCapture(event.pointerId);
   pen = null; beginDrawing();
@@ -119,7 +122,12 @@ $("pad").addEventListener("keydown", event => {
 });
 for (const kind of ["focus", "blur"]) $("pad").addEventListener(kind, () => { if (model) drawPad(); });
 $("clear").onclick = () => { shown = {kind: "draw"}; strokes = []; pen = null; view.drawn = null; showImage(); drawPlane(); };
-const showTest = index => { shown = {kind: "test", index}; strokes = []; $("label").value = DATA.testLabels[index]; showImage(); drawPlane(); };
+const showTest = index => {
+  shown = {kind: "test", index}; strokes = [];
+  if (walkEnds) walkEnds.to = null;
+  $("label").value = DATA.testLabels[index];
+  showImage(); drawPlane();
+};
 $("another").onclick = () => showTest(((shown.index ?? 0) + 1) % Math.min(500, DATA.testLabels.length));
 $("walk-from").onclick = () => {
   walkEnds = {from: Float32Array.from(view.z)};

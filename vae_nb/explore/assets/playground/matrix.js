@@ -55,10 +55,13 @@ const sparseForward = (H, X, n, W, bias, units) => {
   }
 };
 const sparseBackward = (dW, X, n, G, units) => {
+  const U4 = units - units % 4;
   dW.fill(0);
   for (let b = 0; b < n; b++) for (let j = X.start[b]; j < X.start[b + 1]; j++) {
-    const x = X.value[j], p = X.place[j] * units, o = b * units;
-    for (let u = 0; u < units; u++) dW[p + u] += x * G[o + u];
+    const x = X.value[j], end = b * units + units;
+    let p = X.place[j] * units, o = b * units;
+    for (const e = o + U4; o < e; o += 4, p += 4) { dW[p] += x * G[o]; dW[p + 1] += x * G[o + 1]; dW[p + 2] += x * G[o + 2]; dW[p + 3] += x * G[o + 3]; }
+    for (; o < end; o++, p++) dW[p] += x * G[o];
   }
 };
 

@@ -1,5 +1,6 @@
 // What is known of a model at one time: the numbers of held-out images, and σ against the true error, in bins of σ.
-const BINS = 24, LOWEST = 1e-3; // σ from 0.001 to 1, each bin wider than the last by the same factor
+const BINS = 24, LOWEST = 1e-3; // σ from 0.001 to 1, each bin wider than the last by the same factor.
+// Of black and white pixels, a bin needs some whose colour is not the likely one: the sum of their variances says how many to expect.
 const fullReport = (model, data, labels, count = labels.length) => {
   const bins = Array.from({length: BINS}, () => ({n: 0, sigma: 0, error: 0})), x = new Float32Array(PIXELS);
   const found = measure(model, data, count), E = model.E, L = model.latents, batch = makeBatch(), random = makeRandom(7);
@@ -20,5 +21,5 @@ const fullReport = (model, data, labels, count = labels.length) => {
     });
   }
   return {...found, labels: labels.subarray(0, count), rmse: Math.sqrt(squares / seen), sigma: sigmas / seen,
-    bins: bins.filter(b => b.n > 20).map(b => ({n: b.n, sigma: Math.sqrt(b.sigma / b.n), error: Math.sqrt(b.error / b.n)}))};
+    bins: bins.filter(b => b.n > 20 && (model.likelihood !== "bernoulli" || b.sigma > 5)).map(b => ({n: b.n, sigma: Math.sqrt(b.sigma / b.n), error: Math.sqrt(b.error / b.n)}))};
 };

@@ -1,12 +1,12 @@
 // The worker, the buttons, and the order of things.
-let worker = null, running = false, images = 0, told = 0, waiting = null, pending = false, busyExperiment = false;
+let worker = null, running = false, images = 0, turn = 0, told = 0, waiting = null, pending = false, busyExperiment = false;
 const announce = (text, also = true) => { if (also || performance.now() > told + 2000) { $("status").textContent = text; told = performance.now(); } };
 const later = action => { // at most once a frame
   if (pending) return;
   pending = true;
   requestAnimationFrame(() => { pending = false; action(); });
 };
-const redraw = () => { encodeHeldOut(); if (shown.kind !== "point") showImage(); else showImage(); drawPlane(); drawSheet(); };
+const redraw = () => { encodeHeldOut(); showImage(); drawPlane(); drawSheet(); };
 const redrawAll = () => { legend(); redraw(); drawCurves(); drawBins(); };
 const setRunning = on => { running = on; $("play").textContent = on ? "Pause" : "Train"; $("step").disabled = on; };
 const begin = () => { // a new training with the settings as they are
@@ -16,7 +16,7 @@ const begin = () => { // a new training with the settings as they are
   walkEnds = null; curve = []; lastReport = null;
   if (shown.kind === "point") shown = {kind: "test", index: 0};
   choosePlane(); showSettings(); writeAddress(); setRunning(false);
-  worker.postMessage({kind: "start", options});
+  worker.postMessage({kind: "start", options, turn: ++turn});
 };
 const change = more => { // settings that hold at once
   Object.assign(options, more);
@@ -25,7 +25,7 @@ const change = more => { // settings that hold at once
   showSettings(); writeAddress(); later(redraw);
 };
 const heard = ({data: message}) => {
-  if (message.values.length !== model.values.length) return; // of the training before
+  if (message.turn !== turn) return; // of the training before
   model.values.set(message.values);
   images = message.images;
   $("images").textContent = images.toLocaleString("en");
@@ -37,8 +37,13 @@ const heard = ({data: message}) => {
     $("elbo").textContent = say(test.logp - test.kl); $("rmse").textContent = say(rmse, 3);
     if (running && !busyExperiment && performance.now() > told + 10000) announce(`ELBO ${say(test.logp - test.kl)} after ${images.toLocaleString("en")} images`);
   }
-  if (message.kind === "broken") { setRunning(false); announce("The loss is no longer finite. Start again with a smaller learning rate or a larger σ floor."); }
-  if (message.kind === "reached") { setRunning(false); waiting?.(message.report); waiting = null; }
+  if (message.kind === "broken") { stopExperiment(); setRunning(false); announce("The loss is no longer finite. Start again with a smaller learning rate or a larger σ floor."); }
+  if (message.kind === "reached") {
+    setRunning(false);
+    const {arrived} = waiting ?? {};
+    waiting = null;
+    arrived?.(message.report);
+  }
   later(() => { redraw(); if (message.report) { drawCurves(); drawBins(); } });
 };
 $("play").onclick = () => {
@@ -66,7 +71,13 @@ addEventListener("hashchange", () => { Object.assign(options, app.PLAIN); readAd
 
 // Experiments
 let experiment = 0; // the number of the one that runs; another number stops it
-const stopExperiment = () => { if (busyExperiment) { experiment++; busyExperiment = false; waiting = null; for (const b of document.querySelectorAll(".experiment button")) b.disabled = false; } };
+const stopExperiment = () => {
+  if (!busyExperiment) return;
+  experiment++;
+  busyExperiment = false;
+  waiting?.stop();
+  waiting = null;
+};
 const lab = mine => {
   const still = () => { if (mine !== experiment) throw new Error("stopped"); };
   return {
@@ -74,9 +85,9 @@ const lab = mine => {
     set: async more => { still(); change(more); },
     show: digit => { still(); showTest(DATA.testLabels.indexOf(digit)); },
     train: (count, what) => new Promise((resolve, reject) => {
-      if (mine !== experiment) { reject(new Error("stopped")); return; }
+      still();
       announce(`Experiment: ${what}, ${count.toLocaleString("en")} images`);
-      waiting = report => mine === experiment ? resolve({...report, logp: Array.from(report.logp), kl: Array.from(report.kl)}) : reject(new Error("stopped"));
+      waiting = {arrived: report => resolve({...report, logp: Array.from(report.logp), kl: Array.from(report.kl)}), stop: () => reject(new Error("stopped"))};
       setRunning(true);
       worker.postMessage({kind: "play", images: count});
     }),
@@ -103,7 +114,7 @@ const showExperiments = () => app.EXPERIMENTS.forEach(({name, question, answers,
       if (error.message !== "stopped") throw error;
       result.textContent = "Stopped.";
     } finally {
-      if (mine === experiment) busyExperiment = false;
+      if (mine === experiment) busyExperiment = false; // else another one runs, or none
       for (const c of document.querySelectorAll(".experiment")) c.querySelector("button").disabled = busyExperiment || !c.querySelector("input:checked");
     }
   };
@@ -125,8 +136,11 @@ const open = async () => {
   worker.onerror = event => announce(`The trainer stopped: ${event.message}`);
   worker.postMessage({kind: "data", ...parts});
   $("app").hidden = false;
+  $("details").open = innerWidth > 800; // on a phone the settings are folded
   $("ramp").style.background = `linear-gradient(90deg, ${VIRIDIS.map(c => `rgb(${c.map(Math.round)})`).join(", ")})`;
-  readAddress(); legend(); showExperiments(); begin();
+  readAddress(); legend(); showExperiments();
+  $("label").value = DATA.testLabels[0];
+  begin();
   announce("A new model, untrained. Press Train.");
   darkness.addEventListener("change", redrawAll);
   let size = null;

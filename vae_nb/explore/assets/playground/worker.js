@@ -1,11 +1,11 @@
 // The worker trains in slices of 40 ms, so that it hears what the page says, and sends the weights several times a second.
 const workerMain = T => {
   const SLICE = 40, LOOK = 250, REPORT = 1000, channel = new MessageChannel();
-  let data = null, training = null, running = false, goal = 0, single = false, looked = 0, reported = 0, begun = 0, busy = 0, seen = 0;
+  let data = null, training = null, running = false, goal = 0, single = false, looked = 0, reported = 0, begun = 0, busy = 0, seen = 0, turn = 0;
   let sums = {logp: 0, kl: 0, n: 0};
   const send = (kind, more = {}) => {
     const {images, model} = training, values = model.values.slice();
-    postMessage({kind, images, values, steps: model.t, weight: T.klWeight(training), speed: busy ? 1000 * seen / busy : 0, ...more}, [values.buffer]);
+    postMessage({kind, turn, images, values, steps: model.t, weight: T.klWeight(training), speed: busy ? 1000 * seen / busy : 0, ...more}, [values.buffer]);
   };
   const report = (kind, count) => {
     const found = T.fullReport(training.model, data.test, data.testLabels, count), {logp, kl, n} = sums;
@@ -34,7 +34,8 @@ const workerMain = T => {
     data: ({train, test, trainLabels, testLabels}) => {
       data = {train: T.unpack(train, trainLabels.length), test: T.unpack(test, testLabels.length), trainLabels, testLabels};
     },
-    start: ({options}) => {
+    start: ({options, turn: number}) => {
+      turn = number;
       training = T.makeTraining(options, data.train, data.trainLabels);
       running = single = false; goal = busy = seen = 0; sums = {logp: 0, kl: 0, n: 0};
       report("report", 500);
