@@ -172,10 +172,12 @@ def test_training_reaches_the_elbo_of_fit():
 @pytest.mark.slow
 @pytest.mark.parametrize("likelihood", ["bernoulli", "homoscedastic"])
 def test_training_reaches_the_elbo_of_fit_over_seeds(likelihood):
-    "The same weights at the start: images and noise in another order. Three seeds, and their means."
+    "Three seeds: their means differ by less than 2 nats, or than three standard errors where the order of the images matters more."
     found = torch.tensor([both_train(likelihood, seed, 10) for seed in range(3)])
     ours, page = found.mean(0).tolist()
-    assert abs(ours - page) < 2, found
+    error = (found.var(0).sum() / 3).sqrt().item()
+    print(f"{likelihood}: {ours:.1f} and {page:.1f} nats, standard error of the difference {error:.1f}")
+    assert abs(ours - page) < (2 if likelihood == "bernoulli" else max(2, 3 * error)), found
 
 
 @pytest.mark.slow
@@ -350,3 +352,13 @@ def test_without_javascript(chromium, page):
     assert tab.locator("noscript img").is_visible() and not tab.locator("main").is_visible()
     assert "With JavaScript" in tab.inner_text("noscript")
     context.close()
+
+
+def test_page_of_the_site_is_of_now(root):
+    "The page of the site holds the trainer and the scripts as they are in the package."
+    live = (root / "nbs" / "live" / "playground.html").read_text("utf-8")
+    again = "python -c \"import vae_nb as v; v.export_playground('nbs/live/playground.html', site='..')\""
+    ours = [playground.trainer_script(), *(playground.asset(f"playground/{name}.js") for name in playground._PAGE)]
+    for text in ours: assert text.encode("ascii", "backslashreplace").decode() in live, again
+    assert playground.asset("playground/page.css") in live, again
+    assert len(live.encode()) <= 1_500_000

@@ -69,17 +69,17 @@ const EXPERIMENTS = [{
   },
 }, {
   name: "Squeeze with the KL weight", lesson: "tutorials/02_elbo.html",
-  question: "The KL weight goes from 1 to 8. What do the ellipses of q(z|x) do?",
-  answers: ["They grow, and the reconstruction gets worse.", "They shrink, and the reconstruction gets better.", "They stay as they are."],
+  question: "The model is trained with a KL weight of 1, and from the start again with 8. How do the ellipses of q(z|x) differ?",
+  answers: ["With 8 they are larger, and the reconstruction is worse.", "With 8 they are smaller, and the reconstruction is better.", "They do not differ."],
   run: async lab => {
     await lab.start(PLAIN);
     const before = await lab.train(36000, "KL weight 1");
-    await lab.set({klWeight: 8});
+    await lab.start({...PLAIN, klWeight: 8});
     const after = await lab.train(36000, "KL weight 8");
     const [a, b] = [before, after].map(r => widths(r, PLAIN)), [x, y] = [before, after].map(r => mean(r.logp));
     return {happened: b.sigma > 1.1 * a.sigma && y < x ? 0 : b.sigma < 0.9 * a.sigma && y > x ? 1 : 2,
-      says: `The mean σ of a latent went from ${fixed(a.sigma, 2)} to ${fixed(b.sigma, 2)}, the KL from ${fixed(mean(before.kl))} to ${fixed(mean(after.kl))} nats, the reconstruction log p(x|z) from ` +
-        `${fixed(x)} to ${fixed(y)} nats. Every nat of KL now costs eight nats of reconstruction, so z says less about the image. This is the β-VAE.`};
+      says: `The mean σ of a latent is ${fixed(a.sigma, 2)} with weight 1 and ${fixed(b.sigma, 2)} with weight 8, the KL ${fixed(mean(before.kl))} and ${fixed(mean(after.kl))} nats, the reconstruction log p(x|z) ` +
+        `${fixed(x)} and ${fixed(y)} nats. With weight 8 a nat of KL must win eight nats of reconstruction, so z says less about the image. This is the β-VAE.`};
   },
 }, {
   name: "Remove the KL", lesson: "tutorials/02_elbo.html",

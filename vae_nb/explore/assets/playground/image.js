@@ -125,7 +125,6 @@ $("clear").onclick = () => { shown = {kind: "draw"}; strokes = []; pen = null; v
 const showTest = index => {
   shown = {kind: "test", index}; strokes = [];
   if (walkEnds) walkEnds.to = null;
-  $("label").value = DATA.testLabels[index];
   showImage(); drawPlane();
 };
 $("another").onclick = () => showTest(((shown.index ?? 0) + 1) % Math.min(500, DATA.testLabels.length));
@@ -146,10 +145,9 @@ $("walk").addEventListener("input", () => {
   shown = {kind: "point"};
   showImage(); drawPlane();
 });
-for (const d of digits) $("label").add(new Option(d, d));
 $("add").onclick = () => {
   const pixels = greyShown();
   if (!pixels) { announce("Draw a digit first."); return; }
-  worker.postMessage({kind: "add", image: pixels, label: Number($("label").value), copies: 100});
-  announce(`Added 100 copies as a ${$("label").value}. Train on, and see its ELBO rise.`);
+  worker.postMessage({kind: "add", image: pixels, copies: 100});
+  announce("Added 100 copies. Train on, and see its ELBO rise.");
 };

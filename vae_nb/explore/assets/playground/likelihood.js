@@ -14,31 +14,36 @@ const bernoulli = (raw, at, x, xat, scale) => { // log p(x|z); raw becomes the g
   return sum - Math.log(grown);
 };
 
-const gaussian = (raw, at, x, xat, scale, kind, shared, floor, beta) => { // shared: the raw σ where there is only one
-  const floor2 = floor * floor, pixelwise = kind === "pixelwise";
-  let variance = 1, slope = 0, weight = scale, squares = 0, logs = 0, grown = 1, gradient = 0;
-  const spread = r => {
-    const e = exp(r < 0 ? r : -r), sp = (r > 0 ? r : 0) + (e < 1e-5 ? e - e * e / 2 : Math.log(1 + e));
-    variance = floor2 + sp * sp;
-    slope = sp * (r < 0 ? e : 1) / (1 + e) / variance; // d log σ / d raw
-    weight = beta === 0 ? scale : beta === 1 ? scale * variance : beta === 0.5 ? scale * Math.sqrt(variance)
-      : scale * exp(beta * Math.log(variance)); // σ^2β, held fixed: no gradient goes through it
-  };
-  if (!pixelwise) spread(shared);
+const weighted = (scale, variance, beta) => // scale × σ^2β, held fixed: no gradient goes through it
+  beta === 0 ? scale : beta === 0.5 ? scale * Math.sqrt(variance) : beta === 1 ? scale * variance : scale * exp(beta * Math.log(variance));
+const slopeOf = (raw, variance) => softplus(raw) * sigmoid(raw) / variance; // d log σ / d raw
+
+const pixelwise = (raw, at, x, xat, scale, floor, beta) => {
+  const floor2 = floor * floor;
+  let squares = 0, logs = 0, grown = 1; // Σ log σ² is the log of a product, too
   for (let i = 0; i < PIXELS; i++) {
-    if (pixelwise) {
-      spread(raw[at + PIXELS + i]);
-      grown *= variance;
-      if (grown < 1e-250 || grown > 1e250) { logs += Math.log(grown); grown = 1; }
-    }
-    const mean = sigmoid(raw[at + i]), error = x[xat + i] - mean, square = error * error / variance;
+    const r = raw[at + PIXELS + i], e = exp(r < 0 ? r : -r), t = 1 + e;
+    const sp = (r > 0 ? r : 0) + (e < 1e-5 ? e - e * e / 2 : Math.log(t)), variance = floor2 + sp * sp, inverse = 1 / variance;
+    grown *= variance;
+    if (grown < 1e-250 || grown > 1e250) { logs += Math.log(grown); grown = 1; }
+    const mean = sigmoid(raw[at + i]), error = x[xat + i] - mean, square = error * error * inverse, weight = weighted(scale, variance, beta);
     squares += square;
-    raw[at + i] = -weight * error / variance * mean * (1 - mean);
-    if (pixelwise) raw[at + PIXELS + i] = weight * (1 - square) * slope;
-    else gradient += weight * (1 - square) * slope;
+    raw[at + i] = -weight * error * inverse * mean * (1 - mean);
+    raw[at + PIXELS + i] = weight * (1 - square) * sp * (r < 0 ? e : 1) / t * inverse;
   }
-  logs = pixelwise ? logs + Math.log(grown) : PIXELS * Math.log(variance);
-  return [-0.5 * (squares + logs + PIXELS * LOG_2PI), gradient];
+  return -0.5 * (squares + logs + Math.log(grown) + PIXELS * LOG_2PI);
+};
+const shared = {gradient: 0}; // of the raw σ, where an image or all images have one
+const oneSigma = (raw, at, x, xat, scale, rawSigma, floor, beta) => {
+  const variance = floor * floor + softplus(rawSigma) ** 2, inverse = 1 / variance, weight = weighted(scale, variance, beta);
+  let squares = 0;
+  for (let i = 0; i < PIXELS; i++) {
+    const mean = sigmoid(raw[at + i]), error = x[xat + i] - mean;
+    squares += error * error;
+    raw[at + i] = -weight * error * inverse * mean * (1 - mean);
+  }
+  shared.gradient = weight * (PIXELS - squares * inverse) * slopeOf(rawSigma, variance);
+  return -0.5 * (squares * inverse + PIXELS * (Math.log(variance) + LOG_2PI));
 };
 
 const moments = (raw, at, kind, shared, floor) => { // what is shown: mean and σ of each pixel

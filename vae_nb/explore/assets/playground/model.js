@@ -44,17 +44,18 @@ const forward = (m, x, n, scale) => {
   decode(m, n);
   m.x.fill(0, 0, n * PIXELS);
   for (let b = 0; b < n; b++) for (let j = x.start[b]; j < x.start[b + 1]; j++) m.x[b * PIXELS + x.place[j]] = x.value[j];
-  let shared = 0;
+  m.g.s[0] = 0;
   for (let b = 0; b < n; b++) {
-    const at = b * m.R;
-    if (m.likelihood === "bernoulli") { m.logp[b] = bernoulli(m.raw, at, m.x, b * PIXELS, scale); continue; }
-    const raw = m.likelihood === "imagewise" ? m.raw[at + PIXELS] : m.w.s[0];
-    const [logp, g] = gaussian(m.raw, at, m.x, b * PIXELS, scale, m.likelihood, raw, m.floor, m.beta);
-    m.logp[b] = logp;
-    if (m.likelihood === "imagewise") m.raw[at + PIXELS] = g / PIXELS; // of one of the 784 rows
-    else shared += g;
+    const at = b * m.R, xat = b * PIXELS;
+    if (m.likelihood === "bernoulli") m.logp[b] = bernoulli(m.raw, at, m.x, xat, scale);
+    else if (m.likelihood === "pixelwise") m.logp[b] = pixelwise(m.raw, at, m.x, xat, scale, m.floor, m.beta);
+    else {
+      const imagewise = m.likelihood === "imagewise", raw = imagewise ? m.raw[at + PIXELS] : m.w.s[0];
+      m.logp[b] = oneSigma(m.raw, at, m.x, xat, scale, raw, m.floor, m.beta);
+      if (imagewise) m.raw[at + PIXELS] = shared.gradient / PIXELS; // of one of the 784 rows
+      else m.g.s[0] += shared.gradient;
+    }
   }
-  m.g.s[0] = m.likelihood === "homoscedastic" ? shared : 0;
 };
 // The gradient of the loss, the mean over n images of −(score − weight · KL).
 const gradients = (m, x, n, weight) => {

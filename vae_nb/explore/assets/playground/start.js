@@ -10,6 +10,7 @@ const redraw = () => { encodeHeldOut(); showImage(); drawPlane(); drawSheet(); }
 const redrawAll = () => { legend(); redraw(); drawCurves(); drawBins(); };
 const setRunning = on => { running = on; $("play").textContent = on ? "Pause" : "Train"; $("step").disabled = on; };
 const begin = () => { // a new training with the settings as they are
+  if (!noisy()) options.beta = 0;
   model = app.makeModel(options);
   view.z = new Float32Array(options.latents);
   Object.assign(view, {across: 0, up: 1, path: null});
@@ -104,7 +105,7 @@ const showExperiments = () => app.EXPERIMENTS.forEach(({name, question, answers,
     const mine = ++experiment, guess = Number(fields.querySelector("input:checked").value);
     busyExperiment = true;
     for (const b of document.querySelectorAll(".experiment button")) b.disabled = true;
-    result.textContent = "Training: watch the plane and the curves.";
+    result.textContent = "Training: watch the plane and the curves. Pause stops it.";
     try {
       const {happened, says} = await run(lab(mine));
       const right = happened === guess, link = SITE ? ` <a href="${SITE}/${lesson}">The lesson</a>` : "";
@@ -138,9 +139,7 @@ const open = async () => {
   $("app").hidden = false;
   $("details").open = innerWidth > 800; // on a phone the settings are folded
   $("ramp").style.background = `linear-gradient(90deg, ${VIRIDIS.map(c => `rgb(${c.map(Math.round)})`).join(", ")})`;
-  readAddress(); legend(); showExperiments();
-  $("label").value = DATA.testLabels[0];
-  begin();
+  readAddress(); legend(); showExperiments(); begin();
   announce("A new model, untrained. Press Train.");
   darkness.addEventListener("change", redrawAll);
   let size = null;

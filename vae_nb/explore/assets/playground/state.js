@@ -12,6 +12,7 @@ const boxes = document.createElement("div");
 for (const d of digits) boxes.insertAdjacentHTML("beforeend", `<label><input type="checkbox" name="without" value="${d}">${d}</label>`);
 $("digits").append(boxes);
 
+const noisy = () => ["imagewise", "pixelwise"].includes(options.likelihood); // σ depends on the image
 const numeric = name => typeof app.PLAIN[name] === "number";
 const allowed = (name, text) => { // a setting from an address: one of those that the form offers, or nothing
   if (name === "without") return text === "" ? [] : text.split(".").map(Number).filter(d => digits.includes(d)).slice(0, 9);
@@ -43,7 +44,8 @@ const showSettings = () => {
     } else form[name].value = options[name];
   }
   form.floor.disabled = options.likelihood === "bernoulli";
-  form.beta.disabled = !["imagewise", "pixelwise"].includes(options.likelihood);
+  form.beta.disabled = !noisy();
+  $("hint").textContent = options.beta && options.klWeight > 0.5 ? "The β-NLL makes the reconstruction smaller. A KL weight near σ^2β, such as 0.1, suits it." : "";
 };
 const readForm = name => {
   if (name === "without") return Array.from(form.without).filter(box => box.checked).map(box => Number(box.value));

@@ -48,9 +48,9 @@ const workerMain = T => {
     play: ({images = 0}) => { goal = images ? training.images + images : 0; if (!running) { running = true; channel.port2.postMessage(0); } },
     pause: () => { if (running) { running = false; goal = 0; report("report", 500); } },
     step: () => { if (!running) { single = true; channel.port2.postMessage(0); } },
-    add: ({image, label, copies}) => { // a drawing, several times
+    add: ({image, copies}) => { // a drawing, several times; its label is none of the digits, so that it is never left out
       data.train = T.append(data.train, image, copies);
-      data.trainLabels = Uint8Array.from([...data.trainLabels, ...Array(copies).fill(label)]);
+      data.trainLabels = Uint8Array.from([...data.trainLabels, ...Array(copies).fill(255)]);
       training.train = data.train; training.labels = data.trainLabels; training.at = Infinity;
     },
   };
