@@ -25,7 +25,7 @@ from ..data.built_in import bundled_digits
 from ..data.loading import load_data
 from .widgets import asset, image_pixels, side_by_side, viridis
 from ..models.tensor_files import check_folder, replace_file
-from ..models.vae import create_vae, evaluating
+from ..models.vae import create_vae, evaluating, prepare_images
 from ..training.fit import fit
 
 # %% ../../nbs/explore/08_playground.ipynb #93c3e5c6
@@ -59,17 +59,19 @@ def digits_of(train: int, # images to train on
 # %% ../../nbs/explore/08_playground.ipynb #2c1c280f
 def plane_picture(train: int,         # images to train on
                   side: int = 12,     # images in a row
-                  epochs: int = 4,
+                  epochs: int = 12,
                   ) -> bytes:         # PNG
     "The plane of two latents, decoded by a small model."
     digits = torch.from_numpy(bundled_digits()["train_images"][:train, None])
     data = load_data(digits, valid=0, test=0, binarize="dynamic", progress=False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = create_vae(data.image_shape, 2, encoder="mlp", decoder="mlp", hidden=(64,), likelihood="bernoulli")
-    fit(model, data, epochs=epochs, batch_size=min(128, train), lr=0.002, progress=False)
-    across = torch.linspace(-2, 2, side)
-    with evaluating(model): means = model.decode(torch.cartesian_prod(-across, across).flip(-1)).mean
+        model = create_vae(data.image_shape, 2, encoder="mlp", decoder="mlp", hidden=(64,), activation="silu", likelihood="bernoulli")
+    fit(model, data, epochs=epochs, batch_size=64, lr=0.005, progress=False)
+    with evaluating(model):
+        low, high = model.encode(prepare_images(model, digits[:1000])).mean.quantile(torch.tensor([0.03, 0.97]), 0)  # (2,) each: where digits lie
+        across, up = (a + (b - a) * torch.linspace(0, 1, side) for a, b in zip(low, high))
+        means = model.decode(torch.cartesian_prod(up.flip(0), across).flip(-1)).mean
     rows = [[image_pixels(image) for image in row] for row in means.unflatten(0, (side, side))]
     few = Image.fromarray(side_by_side(rows)).convert("L").quantize(16, dither=Image.Dither.NONE)
     few.save(buffer := io.BytesIO(), "png", optimize=True)
