@@ -1,17 +1,29 @@
 // Digits as lists of their pixels that aren't 0. Grey is a number from 0 to 15.
-const unpack = (bytes, count) => { // two pixels in a byte
-  const start = new Uint32Array(count + 1), place = [], grey = [];
+const unpack = (bytes, count) => {
+  // two pixels in a byte
+  const start = new Uint32Array(count + 1),
+    place = [],
+    grey = [];
   for (let i = 0; i < count; i++) {
     for (let p = 0; p < PIXELS; p++) {
-      const byte = bytes[i * PIXELS / 2 + (p >> 1)], value = p & 1 ? byte & 15 : byte >> 4;
-      if (value) { place.push(p); grey.push(value); }
+      const byte = bytes[(i * PIXELS) / 2 + (p >> 1)],
+        value = p & 1 ? byte & 15 : byte >> 4;
+      if (value) {
+        place.push(p);
+        grey.push(value);
+      }
     }
     start[i + 1] = place.length;
   }
   return {start, place: Uint16Array.from(place), value: Uint8Array.from(grey)};
 };
-const makeBatch = () => ({start: new Uint32Array(BATCH + 1), place: new Uint16Array(BATCH * PIXELS), value: new Float32Array(BATCH * PIXELS)});
-// Images number `which` of the data, as the model sees them: grey, or black and white, sampled with grey as probability.
+const makeBatch = () => ({
+  start: new Uint32Array(BATCH + 1),
+  place: new Uint16Array(BATCH * PIXELS),
+  value: new Float32Array(BATCH * PIXELS)
+});
+// Images number `which` of the data, as the model sees them: grey, or black and white, sampled with grey as
+// probability.
 const fillBatch = (batch, data, which, binary, random) => {
   let at = 0;
   for (let b = 0; b < which.length; b++) {
@@ -33,16 +45,32 @@ const shuffle = (list, random) => {
   }
   return list;
 };
-const sparse = grey => { // 784 numbers, 0 to 15, as data of one image
+const sparse = grey => {
+  // 784 numbers, 0 to 15, as data of one image
   const place = Array.from(grey.keys()).filter(p => grey[p]);
-  return {start: Uint32Array.of(0, place.length), place: Uint16Array.from(place), value: Uint8Array.from(place, p => grey[p])};
+  return {
+    start: Uint32Array.of(0, place.length),
+    place: Uint16Array.from(place),
+    value: Uint8Array.from(place, p => grey[p])
+  };
 };
 const append = (data, grey, copies) => {
-  const one = sparse(grey), ends = Array.from({length: copies}, (_, i) => data.start.at(-1) + (i + 1) * one.place.length);
-  const several = (type, from, more) => { const all = new type(from.length + copies * more.length); all.set(from); for (let i = 0; i < copies; i++) all.set(more, from.length + i * more.length); return all; };
-  return {start: Uint32Array.from([...data.start, ...ends]), place: several(Uint16Array, data.place, one.place), value: several(Uint8Array, data.value, one.value)};
+  const one = sparse(grey),
+    ends = Array.from({length: copies}, (_, i) => data.start.at(-1) + (i + 1) * one.place.length);
+  const several = (type, from, more) => {
+    const all = new type(from.length + copies * more.length);
+    all.set(from);
+    for (let i = 0; i < copies; i++) all.set(more, from.length + i * more.length);
+    return all;
+  };
+  return {
+    start: Uint32Array.from([...data.start, ...ends]),
+    place: several(Uint16Array, data.place, one.place),
+    value: several(Uint8Array, data.value, one.value)
+  };
 };
-const dense = (data, i) => { // 784 numbers, 0 to 15
+const dense = (data, i) => {
+  // 784 numbers, 0 to 15
   const grey = new Uint8Array(PIXELS);
   for (let j = data.start[i]; j < data.start[i + 1]; j++) grey[data.place[j]] = data.value[j];
   return grey;

@@ -15,7 +15,8 @@ const bernoulli = (raw, at, x, xat, scale) => { // log p(x|z); raw becomes the g
 };
 
 const weighted = (scale, variance, beta) => // scale × σ^2β, held fixed: no gradient goes through it
-  beta === 0 ? scale : beta === 0.5 ? scale * Math.sqrt(variance) : beta === 1 ? scale * variance : scale * exp(beta * Math.log(variance));
+  beta === 0 ? scale : beta === 0.5 ? scale * Math.sqrt(variance) : beta === 1 ? scale * variance
+    : scale * exp(beta * Math.log(variance));
 const slopeOf = (raw, variance) => softplus(raw) * sigmoid(raw) / variance; // d log σ / d raw
 
 const pixelwise = (raw, at, x, xat, scale, floor, beta) => {
@@ -23,10 +24,11 @@ const pixelwise = (raw, at, x, xat, scale, floor, beta) => {
   let squares = 0, logs = 0, grown = 1; // Σ log σ² is the log of a product, too
   for (let i = 0; i < PIXELS; i++) {
     const r = raw[at + PIXELS + i], e = exp(r < 0 ? r : -r), t = 1 + e;
-    const sp = (r > 0 ? r : 0) + (e < 1e-5 ? e - e * e / 2 : Math.log(t)), variance = floor2 + sp * sp, inverse = 1 / variance;
+    const sp = (r > 0 ? r : 0) + (e < 1e-5 ? e - e * e / 2 : Math.log(t));
+    const variance = floor2 + sp * sp, inverse = 1 / variance, weight = weighted(scale, variance, beta);
     grown *= variance;
     if (grown < 1e-250 || grown > 1e250) { logs += Math.log(grown); grown = 1; }
-    const mean = sigmoid(raw[at + i]), error = x[xat + i] - mean, square = error * error * inverse, weight = weighted(scale, variance, beta);
+    const mean = sigmoid(raw[at + i]), error = x[xat + i] - mean, square = error * error * inverse;
     squares += square;
     raw[at + i] = -weight * error * inverse * mean * (1 - mean);
     raw[at + PIXELS + i] = weight * (1 - square) * sp * (r < 0 ? e : 1) / t * inverse;
@@ -35,7 +37,8 @@ const pixelwise = (raw, at, x, xat, scale, floor, beta) => {
 };
 const shared = {gradient: 0}; // of the raw σ, where an image or all images have one
 const oneSigma = (raw, at, x, xat, scale, rawSigma, floor, beta) => {
-  const variance = floor * floor + softplus(rawSigma) ** 2, inverse = 1 / variance, weight = weighted(scale, variance, beta);
+  const variance = floor * floor + softplus(rawSigma) ** 2, inverse = 1 / variance;
+  const weight = weighted(scale, variance, beta);
   let squares = 0;
   for (let i = 0; i < PIXELS; i++) {
     const mean = sigmoid(raw[at + i]), error = x[xat + i] - mean;
@@ -48,10 +51,11 @@ const oneSigma = (raw, at, x, xat, scale, rawSigma, floor, beta) => {
 
 const moments = (raw, at, kind, shared, floor) => { // what is shown: mean and σ of each pixel
   const mean = new Float32Array(PIXELS), sigma = new Float32Array(PIXELS);
-  const one = kind === "imagewise" ? positive(raw[at + PIXELS], floor) : kind === "homoscedastic" ? positive(shared, floor) : 0;
+  const single = kind === "imagewise" ? raw[at + PIXELS] : shared, one = positive(single, floor);
   for (let i = 0; i < PIXELS; i++) {
     const m = mean[i] = sigmoid(raw[at + i]);
-    sigma[i] = kind === "bernoulli" ? Math.sqrt(m * (1 - m)) : kind === "pixelwise" ? positive(raw[at + PIXELS + i], floor) : one;
+    sigma[i] = kind === "bernoulli" ? Math.sqrt(m * (1 - m))
+      : kind === "pixelwise" ? positive(raw[at + PIXELS + i], floor) : one;
   }
   return {mean, sigma};
 };

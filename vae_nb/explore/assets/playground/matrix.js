@@ -1,4 +1,5 @@
-// C[m, n] = Σ_k A[m, k] B[n, k] + bias[n]. Steps through A and B are given, so that one function serves W h, Wᵀ g and g hᵀ.
+// C[m, n] = Σ_k A[m, k] B[n, k] + bias[n]. Steps through A and B are given, so that one function serves W h, Wᵀ g
+// and g hᵀ.
 // Sixteen sums stay in registers: 8 numbers are read for 16 products.
 const product = (C, M, N, K, A, am, ak, B, bn, bk, bias) => {
   const M4 = M - M % 4, N4 = N - N % 4;
@@ -45,7 +46,8 @@ const sparseForward = (H, X, n, W, bias, units) => {
     for (let u = 0; u < units; u++) H[o + u] = bias[u];
     for (; j + 3 < end; j += 4) {
       const x0 = X.value[j], x1 = X.value[j + 1], x2 = X.value[j + 2], x3 = X.value[j + 3];
-      const p0 = X.place[j] * units, p1 = X.place[j + 1] * units, p2 = X.place[j + 2] * units, p3 = X.place[j + 3] * units;
+      const p0 = X.place[j] * units, p1 = X.place[j + 1] * units;
+      const p2 = X.place[j + 2] * units, p3 = X.place[j + 3] * units;
       for (let u = 0; u < units; u++) H[o + u] += x0 * W[p0 + u] + x1 * W[p1 + u] + x2 * W[p2 + u] + x3 * W[p3 + u];
     }
     for (; j < end; j++) {
@@ -60,7 +62,9 @@ const sparseBackward = (dW, X, n, G, units) => {
   for (let b = 0; b < n; b++) for (let j = X.start[b]; j < X.start[b + 1]; j++) {
     const x = X.value[j], end = b * units + units;
     let p = X.place[j] * units, o = b * units;
-    for (const e = o + U4; o < e; o += 4, p += 4) { dW[p] += x * G[o]; dW[p + 1] += x * G[o + 1]; dW[p + 2] += x * G[o + 2]; dW[p + 3] += x * G[o + 3]; }
+    for (const e = o + U4; o < e; o += 4, p += 4) {
+      dW[p] += x * G[o]; dW[p + 1] += x * G[o + 1]; dW[p + 2] += x * G[o + 2]; dW[p + 3] += x * G[o + 3];
+    }
     for (; o < end; o++, p++) dW[p] += x * G[o];
   }
 };

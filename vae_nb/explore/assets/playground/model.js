@@ -15,8 +15,9 @@ const makeModel = options => {
     a1: like(H), h1: like(H), q: like(E), z: like(L), a2: like(H), h2: like(H), raw: like(R),
     gq: like(E), gz: like(L), gh: like(H), noise: like(L), x: like(PIXELS)};
   const random = makeRandom(seed), {w} = model; // hidden layers as He et al. 2015, the last ones as torch.nn.Linear
-  const he = (weights, inputs) => { for (let i = 0; i < weights.length; i++) weights[i] = random.normal() * Math.sqrt(2 / inputs); };
-  const flat = weights => { for (let i = 0; i < weights.length; i++) weights[i] = (2 * random.uniform() - 1) / Math.sqrt(H); };
+  const fill = (weights, draw) => { for (let i = 0; i < weights.length; i++) weights[i] = draw(); };
+  const he = (weights, inputs) => fill(weights, () => random.normal() * Math.sqrt(2 / inputs));
+  const flat = weights => fill(weights, () => (2 * random.uniform() - 1) / Math.sqrt(H));
   he(w.W1, PIXELS); he(w.V1, L);
   for (const weights of [w.W2, w.b2, w.V2, w.c2]) flat(weights);
   if (likelihood === "imagewise") { // the mean of 784 rows: see the notebook
@@ -43,7 +44,8 @@ const forward = (m, x, n, scale) => {
   sampleLatents(m.z, m.q, m.noise, n, m.posterior, m.latents, m.kl);
   decode(m, n);
   m.x.fill(0, 0, n * PIXELS);
-  for (let b = 0; b < n; b++) for (let j = x.start[b]; j < x.start[b + 1]; j++) m.x[b * PIXELS + x.place[j]] = x.value[j];
+  for (let b = 0; b < n; b++)
+    for (let j = x.start[b]; j < x.start[b + 1]; j++) m.x[b * PIXELS + x.place[j]] = x.value[j];
   m.g.s[0] = 0;
   for (let b = 0; b < n; b++) {
     const at = b * m.R, xat = b * PIXELS;

@@ -17,7 +17,8 @@ const makeRandom = seed => {
 const POWERS = Float64Array.from({length: 2048}, (_, i) => 2 ** (i - 1024)), LN2 = Math.LN2;
 const exp = v => { // 2^k times a polynomial; for −700 to 700, right to 1e-8
   const x = v < -700 ? -700 : v > 700 ? 700 : v, k = (x * Math.LOG2E + 1024.5) | 0, r = x - (k - 1024) * LN2;
-  return POWERS[k] * (1 + r * (1 + r * (1 / 2 + r * (1 / 6 + r * (1 / 24 + r * (1 / 120 + r * (1 / 720 + r / 5040)))))));
+  const cubic = 1 / 6 + r * (1 / 24 + r * (1 / 120 + r * (1 / 720 + r / 5040)));
+  return POWERS[k] * (1 + r * (1 + r * (1 / 2 + r * cubic)));
 };
 const sigmoid = x => {
   const e = exp(x < 0 ? x : -x);

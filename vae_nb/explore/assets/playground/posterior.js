@@ -4,7 +4,8 @@ const rawCount = (posterior, L) => posterior === "full_covariance" ? L + L * (L 
 const factor = (posterior, L, raw, at) => { // T, (L, L): z = mean + T ε
   const T = new Float64Array(L * L);
   for (let i = 0; i < L; i++) T[i * L + i] = positive(raw[at + L + i], LATENT_FLOOR);
-  if (posterior === "full_covariance") for (let i = 1, r = at + 2 * L; i < L; i++) for (let j = 0; j < i; j++, r++) T[i * L + j] = raw[r] / Math.sqrt(L);
+  if (posterior !== "full_covariance") return T;
+  for (let i = 1, r = at + 2 * L; i < L; i++) for (let j = 0; j < i; j++, r++) T[i * L + j] = raw[r] / Math.sqrt(L);
   return T;
 };
 const sampleLatents = (z, raw, noise, n, posterior, L, kl) => {
