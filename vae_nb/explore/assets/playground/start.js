@@ -197,6 +197,7 @@ const showExperiments = () =>
       card.querySelector("button"),
       card.querySelector("div")
     ];
+    result.tabIndex = -1;
     answers.forEach((answer, i) =>
       fields.insertAdjacentHTML(
         "beforeend",
@@ -212,6 +213,8 @@ const showExperiments = () =>
       busyExperiment = true;
       for (const b of document.querySelectorAll(".experiment button")) b.disabled = true;
       result.textContent = "Training: watch the plane and the curves. Pause stops it.";
+      $("plane-title").parentElement.scrollIntoView();
+      $("play").focus({preventScroll: true}); // what was pressed is no longer enabled
       try {
         const {happened, says} = await run(lab(mine));
         const right = happened === guess;
@@ -219,6 +222,7 @@ const showExperiments = () =>
         const verdict = right ? "Your prediction was right." : `It came otherwise: ${answers[happened]}`;
         result.innerHTML = `<p class="verdict ${right ? "right" : "wrong"}">${verdict}</p><p>${says}${link}</p>`;
         announce(`Experiment done. ${right ? "Your prediction was right." : "It came otherwise."}`);
+        result.focus(); // brings it into view, and a screen reader reads it
       } catch (error) {
         if (error.message !== "stopped") throw error;
         result.textContent = "Stopped.";
@@ -238,7 +242,7 @@ const inflate = async text => {
   );
 };
 const DATA = {};
-const open = async () => {
+const openPage = async () => {
   const [n, m] = COUNTS,
     bytes = await inflate(DIGITS),
     half = 784 / 2;
@@ -270,4 +274,6 @@ const open = async () => {
     size = setTimeout(redrawAll, 100);
   }).observe($("app"));
 };
-open();
+openPage().catch(error => {
+  document.querySelector("header").append(`This browser can't run the page (${error.message}). A newer one can.`);
+});
