@@ -182,7 +182,8 @@ const EXPERIMENTS = [
         says:
           `${fixed(100 * share, 0)} % of the zeros lie below the lowest twentieth of the known digits, at ` +
           `${fixed(low, 0)} nats. The model was never shown one, and reconstructs it as a digit that it knows. ` +
-          "Now draw a 0 yourself, and then another digit: the page says how each compares with the held-out digits."
+          "Now draw a 0 yourself, and then another digit: the page says how each compares with the held-out digits. " +
+          "Then leave out the 1 in its place: does the model notice that a 1 is new?"
       };
     }
   },
