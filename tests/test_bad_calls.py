@@ -170,6 +170,7 @@ PYTHON = {
     "NoiseExplorer": (dict(models={"a": MODEL}, data=DATA), dict(models="dict", data="data", image="seed", seed="seed")),
     "export_explorer": (D | dict(path="page.html"), dict(
         model="model", path="path", title="path", presets="count", precision="name", limit="count", seed="seed")),
+    "export_playground": (dict(path="page.html"), dict(path="path", title="path", train="count", test="count")),
     "sample_quality": (dict(samples=torch.rand(100, 1, 4, 4), data=torch.rand(100, 1, 4, 4), features=lambda x: x.flatten(1)), dict(
         data="data", split="name", n="count", seed="seed")),
     "disentanglement": (dict(z=torch.rand(300, 2), factors={"a": torch.arange(300) % 3, "b": torch.rand(300)}, halves=2), dict(
@@ -209,7 +210,6 @@ PYTHON = {
     "HomoscedasticGaussian": (dict(image_shape=(1, 4, 4)), dict(mean="name", sigma="positive", sigma_floor="positive")),
     "DiscretisedLogistic": (dict(image_shape=(1, 4, 4)), dict(mean="name", scale_floor="positive")),
     "CategoricalLikelihood": (dict(image_shape=(1, 4, 4)), dict(levels="count")),
-    "DiscretisedMixture": (dict(image_shape=(1, 4, 4)), dict(components="count", mean="name", scale_floor="positive")),
     "LowRankGaussian": (dict(image_shape=(1, 4, 4)), dict(rank="count", mean="name", sigma_floor="positive")),
     "MLPEncoder": (dict(image_shape=(1, 4, 4), out_shape=(4,)), dict(activation="name", hidden="row")),
     "CNNEncoder": (dict(image_shape=(1, 4, 4), out_shape=(4,)), dict(activation="name", channels="row", kernel_size="count")),

@@ -9,6 +9,7 @@ from torch.func import grad, hessian, jacfwd, jacrev, jvp, vmap
 
 import vae_nb as v
 from vae_nb.distributions.bounded_pixels import BetaLikelihood, ContinuousBernoulliLikelihood
+from vae_nb.distributions.levels import DiscretisedMixture
 from vae_nb.distributions.priors import DiagonalMixture, FullCovariancePrior, MixturePrior
 from vae_nb.distributions.richer_posteriors import LowRankLatents
 from vae_nb.models.inference import RunningWeights
@@ -34,7 +35,7 @@ HEADS = {"MeanField": lambda: v.MeanField(L), "FullCovariance": lambda: v.FullCo
          "imagewise": lambda: v.ImagewiseGaussian(SHAPE), "pixelwise": lambda: v.PixelwiseGaussian(SHAPE, mean="identity"),
          "bernoulli": lambda: v.BernoulliLikelihood(SHAPE), "discretised": lambda: v.DiscretisedLogistic(SHAPE),
          "continuous bernoulli": lambda: ContinuousBernoulliLikelihood(SHAPE), "beta": lambda: BetaLikelihood(SHAPE),
-         "categorical": lambda: v.CategoricalLikelihood(SHAPE, levels=5), "discretised mixture": lambda: v.DiscretisedMixture(SHAPE),
+         "categorical": lambda: v.CategoricalLikelihood(SHAPE, levels=5), "discretised mixture": lambda: DiscretisedMixture(SHAPE),
          "low rank": lambda: v.LowRankGaussian(SHAPE, rank=2)}
 
 

@@ -93,7 +93,7 @@ def test_notebooks_show_the_files(root):
     cells = [cell for path in sorted(folder.glob("*.ipynb")) for cell in json.loads(path.read_text("utf-8"))["cells"]]
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     shown = "\n".join("".join(output.get("data", {}).get("text/markdown", "")) for output in outputs)
-    for asset in sorted((root / "vae_nb" / "explore" / "assets").iterdir()):
+    for asset in sorted(path for path in (root / "vae_nb" / "explore" / "assets").rglob("*") if path.is_file()):
         assert asset.read_text("utf-8") in shown, f"{asset.name} has changed: execute the notebook that shows it"
 
 

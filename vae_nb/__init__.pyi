@@ -41,7 +41,7 @@ from .distributions.likelihoods import (
 )
 from .distributions.beta_nll import beta_nll_score as beta_nll_score
 from .distributions.discretised import DiscretisedLogistic as DiscretisedLogistic, dequantised as dequantised
-from .distributions.levels import CategoricalLikelihood as CategoricalLikelihood, DiscretisedMixture as DiscretisedMixture
+from .distributions.levels import CategoricalLikelihood as CategoricalLikelihood
 from .distributions.correlated_noise import LowRankGaussian as LowRankGaussian
 from .distributions.richer_posteriors import LowRank as LowRank, MixturePosterior as MixturePosterior
 
@@ -135,6 +135,7 @@ from .explore.noise import NoiseExplorer as NoiseExplorer
 from .explore.monitor import TrainingMonitor as TrainingMonitor
 from .explore.web import export_explorer as export_explorer
 from .explore.films import write_film as write_film
+from .explore.playground import export_playground as export_playground
 
 # basics: arguments, errors and figures
 from .basics.checks import (
