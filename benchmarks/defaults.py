@@ -5,7 +5,6 @@ one choice, and beside the settings that a shape and ten epochs have. For two ki
 learned σ the true one? Writes benchmarks/defaults.json: settings, numbers, seconds of one thread, versions. Two hours of one
 core; it can be stopped, goes on, and may run several times side by side (--kinds)."""
 import argparse
-import json
 import os
 import time
 from pathlib import Path
@@ -17,8 +16,7 @@ import torch
 
 import vae_nb as v
 from icons import icons
-from made_with import made_with
-from vae_nb.models.tensor_files import replace_file
+from made_with import add_runs
 from vae_nb.training.fit import STEPS
 
 RESULT = Path(__file__).with_suffix(".json")
@@ -41,7 +39,10 @@ MORE = {  # tried on one kind only
     "learning rate 0.001": (dict(), dict(lr=1e-3)),
 }
 KINDS = "icons", "photo-patches", "sprites", "mnist-10k"
-NOISES = {"noisy-pixelwise": dict(), "noisy-imagewise": dict(noise="imagewise")}
+NOISES = {  # kind -> name -> options of create_vae
+    "noisy-pixelwise": {"defaults": dict()},
+    "noisy-imagewise": {"defaults": dict(noise="imagewise"), "pixels alone": dict(noise="imagewise", roughness=False)},
+}
 
 
 def loaded(kind):
@@ -74,10 +75,9 @@ def against_truth(model, data):
 
 def run(kind, name, seed):
     data = loaded(kind)
-    model, fit = (NOISES.get(kind, {}), {}) if kind in NOISES else (ROWS | MORE)[name]
+    model, fit = (NOISES[kind][name], {}) if kind in NOISES else (ROWS | MORE)[name]
     model, history, seconds = trained(data, model, fit, seed)
-    row = dict(kind=kind, name=name, seed=seed, training_cpu_seconds=round(seconds), epochs=len(history),
-               steps=history[-1]["step"],
+    row = dict(training_cpu_seconds=round(seconds), epochs=len(history), steps=history[-1]["step"],
                config={key: model.config[key] for key in ("latent_dim", "activation", "sigma_floor", "encoder")},
                valid=v.evaluate(model, data, "valid"), test=v.evaluate(model, data))
     return row | (dict(truth=against_truth(model, data)) if kind in NOISES else {})
@@ -89,18 +89,9 @@ def main():
     parser.add_argument("--names", nargs="+", help="of rows; all, if none are given")
     parser.add_argument("--seeds", type=int, default=1)
     given = parser.parse_args()
-    for seed in range(given.seeds):
-        for kind in given.kinds:
-            names = ["defaults"] if kind in NOISES else [*ROWS, *(MORE if kind == "icons" else {})]
-            for name in names:
-                if given.names and name not in given.names: continue
-                rows = json.loads(RESULT.read_text())["runs"] if RESULT.exists() else []
-                if any((row["kind"], row["name"], row["seed"]) == (kind, name, seed) for row in rows): continue
-                row = run(kind, name, seed)
-                print(kind, name, row["training_cpu_seconds"], row["valid"], row.get("truth", ""), flush=True)
-                rows = json.loads(RESULT.read_text())["runs"] if RESULT.exists() else []  # of another process, too
-                report = dict(script="benchmarks/defaults.py", **made_with(), runs=[*rows, row])
-                replace_file(RESULT, lambda path: path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n"))
+    jobs = [dict(kind=kind, name=name, seed=seed) for seed in range(given.seeds) for kind in given.kinds
+            for name in NOISES.get(kind) or [*ROWS, *(MORE if kind == "icons" else {})] if name in (given.names or [name])]
+    add_runs(RESULT, jobs, run, lambda row: (row["training_cpu_seconds"], row["valid"], row.get("truth", "")))
 
 
 if __name__ == "__main__": main()

@@ -4,7 +4,6 @@ Static binarised digits, an MLP with 16 latents, three posteriors, three seeds; 
 samples of the refined posterior, the ELBOs with 256. Writes benchmarks/gaps.json. Ten minutes of one core; it can be stopped, and
 goes on."""
 import argparse
-import json
 import os
 import time
 from pathlib import Path
@@ -14,9 +13,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 import vae_nb as v
-from made_with import made_with
-from vae_nb.core import Terms
-from vae_nb.models.tensor_files import replace_file
+from made_with import add_runs
+from vae_nb.models.inference import log_weights
 
 RESULT = Path(__file__).with_suffix(".json")
 MODEL = dict(latent_dim=16, encoder="mlp", decoder="mlp", hidden=(256,), likelihood="bernoulli", activation="silu")
@@ -25,29 +23,22 @@ IMAGES, STEPS = 200, (0, 5, 20, 100, 500)
 POSTERIORS = "mean_field", "full_covariance", "low_rank"
 
 
-def weights(model, x, q, k):
-    "log p(x, z) − log q(z|x), (k, B), at k samples of q."
-    z = q.sample((k,))
-    t = Terms(x, q, z, model.decode(z), model.prior())
-    return t.log_px + t.log_pz - t.log_qz
-
-
 def run(posterior, seed):
     data = v.load_data("mnist-10k", binarize="static", progress=False)
     torch.manual_seed(seed)
     model, start = v.create_vae(data, posterior=posterior, **MODEL), time.process_time()
     v.fit(model, data, seed=seed, **FIT)
-    row = dict(posterior=posterior, seed=seed, training_cpu_seconds=round(time.process_time() - start, 1), test=v.evaluate(model, data), steps=[])
+    row = dict(training_cpu_seconds=round(time.process_time() - start, 1), test=v.evaluate(model, data), steps=[])
     x = model.prepare(data.test[:IMAGES])
     elbos = {}
     for steps in STEPS:
         start = time.process_time()
         q = v.refine(model, x, steps) if steps else model.encode(x)
         seconds = time.process_time() - start
-        with v.evaluating(model, 1): elbos[steps] = torch.cat([weights(model, x, q, 64) for _ in range(4)]).mean(0)
+        with v.evaluating(model, 1): elbos[steps] = torch.cat([*log_weights(model, x, q, 256, 64)]).mean(0)
         row["steps"].append(dict(steps=steps, cpu_seconds=round(seconds, 2)))
     with v.evaluating(model, 2):
-        log_w = torch.cat([weights(model, x, q, 100) for _ in range(50)])  # of the most refined posterior
+        log_w = torch.cat([*log_weights(model, x, q, 5000, 100)])  # of the most refined posterior
         log_p = log_w.logsumexp(0) - torch.log(torch.tensor(float(len(log_w))))
         share = log_w.softmax(0)
         row["effective_sample_size"] = (1 / share.square().sum(0)).median().item()
@@ -61,15 +52,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
-    for seed in range(given.seeds):
-        for posterior in POSTERIORS:
-            rows = json.loads(RESULT.read_text())["runs"] if RESULT.exists() else []
-            if any((row["posterior"], row["seed"]) == (posterior, seed) for row in rows): continue
-            row = run(posterior, seed)
-            print(posterior, seed, row["training_cpu_seconds"], [(s["steps"], round(s["gap"], 2), round(s["standard_error"], 2), s["cpu_seconds"]) for s in row["steps"]],
-                  round(row["log_likelihood"], 2), round(row["effective_sample_size"]), flush=True)
-            report = dict(script="benchmarks/gaps.py", model=MODEL, fit=FIT, images=IMAGES, **made_with(), runs=[*rows, row])
-            replace_file(RESULT, lambda path: path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n"))
+    jobs = [dict(posterior=posterior, seed=seed) for seed in range(given.seeds) for posterior in POSTERIORS]
+    add_runs(RESULT, jobs, run, lambda row: ([(s["steps"], round(s["gap"], 2)) for s in row["steps"]], round(row["effective_sample_size"])),
+             model=MODEL, fit=FIT, images=IMAGES)
 
 
 if __name__ == "__main__": main()

@@ -5,7 +5,6 @@ probability that a density gives to the interval of one level. So Gaussians, Lap
 height of their densities. Writes benchmarks/noise.json: settings, numbers, seconds of one thread, versions. An hour of one core;
 it can be stopped, and goes on."""
 import argparse
-import json
 import os
 import time
 from pathlib import Path
@@ -19,8 +18,7 @@ from torch.distributions import Independent
 
 import vae_nb as v
 from defaults import against_truth
-from made_with import made_with
-from vae_nb.models.tensor_files import replace_file
+from made_with import add_runs
 
 RESULT = Path(__file__).with_suffix(".json")
 MODEL = dict(latent_dim=16, encoder="mlp", decoder="mlp", hidden=(512, 256))
@@ -78,7 +76,7 @@ def run(kind, name, seed):
     v.fit(model, data, seed=seed, progress=False, **FIT, **fit)
     seconds = round(time.process_time() - start, 1)
     found = v.calibration(model, data, threshold=0.05)
-    row = dict(kind=kind, name=name, seed=seed, training_cpu_seconds=seconds, test=v.evaluate(model, data),
+    row = dict(training_cpu_seconds=seconds, test=v.evaluate(model, data),
                sigma_floor=model.config["sigma_floor"], calibration={name: found["varying"][name] for name in (
                    "calibration_error", "coverage_randomised")})
     if kind.startswith("noisy"): return row | dict(truth=against_truth(model, data))
@@ -101,17 +99,9 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
     check()
-    for seed in range(given.seeds):
-        for kind in given.kinds:
-            for name in given.names:
-                rows = json.loads(RESULT.read_text())["runs"] if RESULT.exists() else []
-                if any((row["kind"], row["name"], row["seed"]) == (kind, name, seed) for row in rows): continue
-                row = run(kind, name, seed)
-                print(kind, name, seed, row["training_cpu_seconds"], row.get("bits"), row["test"], row["calibration"]["calibration_error"],
-                      row.get("truth", ""), flush=True)
-                rows = json.loads(RESULT.read_text())["runs"] if RESULT.exists() else []
-                report = dict(script="benchmarks/noise.py", model=MODEL, fit=FIT, limit=LIMIT, **made_with(), runs=[*rows, row])
-                replace_file(RESULT, lambda path: path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n"))
+    jobs = [dict(kind=kind, name=name, seed=seed) for seed in range(given.seeds) for kind in given.kinds for name in given.names]
+    add_runs(RESULT, jobs, run, lambda row: (row["training_cpu_seconds"], row.get("bits"), row["test"], row.get("truth", "")),
+             model=MODEL, fit=FIT, limit=LIMIT)
 
 
 if __name__ == "__main__": main()

@@ -2,10 +2,8 @@
 
 The setting of the original system: CNN, imagewise Gaussian noise, full-covariance posterior; digits; three seeds. Each set of
 images is compared with the test images by `sample_quality`. Writes benchmarks/samples.json, and a picture beside the
-experiment. A quarter of an hour of one core;
-it can be stopped, and goes on."""
+experiment. A quarter of an hour of one core; it can be stopped, and goes on."""
 import argparse
-import json
 import os
 import time
 from pathlib import Path
@@ -15,8 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 import vae_nb as v
-from made_with import made_with
-from vae_nb.models.tensor_files import replace_file
+from made_with import add_runs
 
 RESULT = Path(__file__).with_suffix(".json")
 PICTURE = Path(__file__).parents[1] / "nbs" / "experiments" / "samples.png"
@@ -30,7 +27,7 @@ def run(seed):
     torch.manual_seed(seed)
     model, start = v.create_vae(data, **MODEL), time.process_time()
     v.fit(model, data, seed=seed, progress=False)
-    row = dict(seed=seed, training_cpu_seconds=round(time.process_time() - start), test=v.evaluate(model, data), quality={}, nats={}, seconds={})
+    row = dict(training_cpu_seconds=round(time.process_time() - start), test=v.evaluate(model, data), quality={}, nats={}, seconds={})
     with v.evaluating(model): reconstructions = torch.cat([model.reconstruct(x).mean for x in data.valid.split(200)])
     sets = {"prior": model}
     for name, options in KINDS.items():
@@ -60,13 +57,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
-    for seed in range(given.seeds):
-        rows = json.loads(RESULT.read_text())["runs"] if RESULT.exists() else []
-        if any(row["seed"] == seed for row in rows): continue
-        row = run(seed)
-        print(seed, row["training_cpu_seconds"], row["closed"], {name: round(q["frechet"], 2) for name, q in row["quality"].items()}, flush=True)
-        report = dict(script="benchmarks/samples.py", model=MODEL, **made_with(), runs=[*rows, row])
-        replace_file(RESULT, lambda path: path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n"))
+    add_runs(RESULT, [dict(seed=seed) for seed in range(given.seeds)], run,
+             lambda row: (row["closed"], {name: round(found["frechet"], 2) for name, found in row["quality"].items()}), model=MODEL)
 
 
 if __name__ == "__main__": main()

@@ -34,6 +34,7 @@ def site(root, tmp_path_factory):
     folder = tmp_path_factory.mktemp("site") / "vae_nb"
     done = subprocess.run([sys.executable, "tools/docs.py", "site", folder], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert 500_000 < (folder / "live" / "playground.html").stat().st_size <= 1_500_000  # it is made with the site
     return folder
 
 

@@ -28,11 +28,13 @@ def process():
     from nbdev.doclinks import _build_modidx
     from nbdev.quarto import refresh_quarto_yml
     from nbdev.serve import proc_nbs
+    from vae_nb import export_playground
     shutil.rmtree(PROC, ignore_errors=True)
     refresh_quarto_yml()  # nbs/nbdev.yml, from settings.ini
     _build_modidx()
     proc_nbs(n_workers=2)
     (PROC / "api.qmd").write_text(api(), encoding="utf-8")
+    export_playground(PROC / "live" / "playground.html", site="..")
 
 
 def api():

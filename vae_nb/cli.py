@@ -227,7 +227,7 @@ def with_time_limit(data: "Data",
     vars(timed)["batches"] = batches
     return timed
 
-
+# %% ../nbs/09_cli.ipynb #223b8500
 def settings_within(minutes: float, # of training
                     model: "VAE", data: "Data",
                     options: dict,  # as typed
@@ -302,7 +302,7 @@ def combinations(options: dict, # as typed: a list where there are several value
     if several: return [dict(zip(several, values)) for values in product(*several.values())]
     raise InputError("no option has several values; expected such as --latent-dim 8 16 32 (vae_nb train makes a single run)")
 
-
+# %% ../nbs/09_cli.ipynb #d958ff7f
 def sweep_row(tried: dict,     # the options that differ between the runs of a sweep
               options: dict,   # all
               folder: Path,    # of the run
@@ -472,7 +472,7 @@ def density_of(run: str, model: "VAE",
     hint = "" if is_fitted((model.config or {}).get("prior")) else "; --prior mixture draws from a density fitted to the codes of the training images"
     return model.prior, f"drawn from {own}{hint}"
 
-
+# %% ../nbs/09_cli.ipynb #194c041e
 def sample(run: str,                # folder of a trained model
            *,
            n: int = 64,             # number of images
@@ -629,7 +629,7 @@ def score_and_reference(run: str,
         return "regret", None
     raise InputError(f"score={score!r}: {why}; expected at least 100, or --score regret")
 
-
+# %% ../nbs/09_cli.ipynb #43cc1fab
 def score(run: str,                  # folder of a trained model
           *,
           out: str = "scores.csv",   # table; the contact sheet lies beside it, .png in the place of .csv

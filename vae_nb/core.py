@@ -25,7 +25,6 @@ class Head(nn.Module):
     levels: int | None = None     # values that a pixel can take, equally spaced in [0, 1]; None: log_prob is a density
     has_moments: bool = True      # do its distributions over images know mean and stddev? False: samples estimate them
     detached: int = 0             # so many last channels of `raw` come from a branch that sends no gradient to its input
-    keeps: bool = False           # does `observe` keep something for later? Then it has `forget` too
     score: Callable[..., torch.Tensor] | None = None # a method `(p, x, log_prob=…)`, maximised in training; see `Terms`
 
     def __init__(self,

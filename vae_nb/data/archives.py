@@ -52,7 +52,7 @@ def add_members(found: FileList,            # to which the pictures are added, a
 SAMPLE_LABELS = ".cls", ".json" # members of a sample of webdataset that may hold its label
 MAX_LABEL_BYTES = 2 ** 20
 
-
+# %% ../../nbs/data/08_archives.ipynb #7f18bab9
 def sample_key(name: str, # of a member
                ) -> str:  # what all members of a sample begin with
     "The name up to the first point, as webdataset has it."
@@ -74,7 +74,7 @@ def label_in(name: str,      # of a member, for the message
     if isinstance(label, (int, str)) and not isinstance(label, bool) and label != "": return str(label)
     raise InputError(f"{printable(name)} holds the label {label!r}; expected an integer or a name")
 
-
+# %% ../../nbs/data/08_archives.ipynb #f0cbe043
 def sample_labels(found: FileList,           # with the pictures
                   members: dict[str, bytes], # the .cls and .json members of the archive: name, as `found` has it -> content
                   ) -> list[str] | None:     # of each picture; None: there are no labels
@@ -143,7 +143,7 @@ def plain_tar(path: str | Path) -> IO[bytes]:
                                  "of pictures")
     return whole
 
-
+# %% ../../nbs/data/08_archives.ipynb #4ae30514
 def tar_files(path: str | Path,
               labels: bool = True, # look for labels beside the pictures?
               ) -> FileList:

@@ -51,7 +51,7 @@ def read_h5(path: Path) -> dict:
 READERS: dict[str, Callable[[Path], dict]] = {".npy": read_npy, ".npz": read_npz, ".pt": read_pt, ".pth": read_pt,
                                               ".h5": read_h5, ".hdf5": read_h5}
 
-
+# %% ../../nbs/data/10_array_files.ipynb #637301ed
 def read_arrays(path: Path, # with a suffix of `READERS`
                 ) -> dict:  # name -> array, tensor or data set of HDF5
     "What an array file holds."

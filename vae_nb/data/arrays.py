@@ -82,7 +82,7 @@ def full_range(low: float, high: float, # smallest and largest value
     if whole and low >= 0: return 0, next((top for top in (255, 1023, 4095, 16383, 65535) if high <= top), high)
     return (0, 1) if 0 <= low and high <= 1 else (low, high if high > low else low + 1)
 
-
+# %% ../../nbs/data/03_arrays.ipynb #fc06a771
 def check_range(x: torch.Tensor,          # (N, C, H, W), integers or floats
                 argument: str = "source", # name of the argument, for the message
                 ) -> None:
@@ -127,7 +127,7 @@ def check_pixels(x: torch.Tensor,              # (N, C, H, W) of any real dtype
 
 Scale = float | tuple[float, float] # the value that is white, or (black, white)
 
-
+# %% ../../nbs/data/03_arrays.ipynb #dd097e1c
 def check_scale(scale: object,         # what the user gave
                 ) -> tuple[float, float]: # black, white
     "`scale` as two finite numbers, the first below the second."
@@ -158,7 +158,7 @@ class OutOfScale(InputError):
         super().__init__(f"{scale_meant(scale)}: the pixels of {where} run from {low:.6g} to {high:.6g}; expected "
                          f"{black:.9g} to {white:.9g}, or {scale_meant(best)}, which holds all of them")
 
-
+# %% ../../nbs/data/03_arrays.ipynb #467ddc19
 def scale_pixels(x: torch.Tensor,          # any real dtype
                  scale: Scale,             # what becomes 1, or what becomes (0, 1)
                  argument: str = "source", # name of the argument, for the message
@@ -257,7 +257,7 @@ def resize_images(x: torch.Tensor,              # (N, C, H, W), uint8 or float
 Mode = Literal["keep", "L", "RGB", "RGBA"] # of pictures
 Pages = Literal["all", "first"]            # of a file
 
-
+# %% ../../nbs/data/03_arrays.ipynb #61f61fdf
 @dataclass(frozen=True)
 class Reading:
     "How pictures and arrays become pixels; the options of `load_data` of the same names say what each means."
@@ -294,7 +294,7 @@ class Reading:
             if value != defaults[name]:
                 raise InputError(f"{name}={value!r} is for pictures; expected {defaults[name]!r} for {source}")
 
-
+# %% ../../nbs/data/03_arrays.ipynb #3732a54c
 AS_THEY_ARE = Reading(progress=False)
 
 # %% ../../nbs/data/03_arrays.ipynb #03351942

@@ -61,7 +61,7 @@ def store_images(folder: Path,         # made if it is not there
     except OSError as e:
         warnings.warn(f"the decoded images could not be kept in {folder} ({e.strerror}); they are decoded anew next time")
 
-
+# %% ../../nbs/data/05_decoded_images.ipynb #8b093d7e
 def stored_images(folder: Path,
                   key: str,                # see `cache_key`
                   ) -> torch.Tensor | None: # None: there are none, or they are damaged

@@ -63,7 +63,7 @@ def kind_left_out(name: str) -> str:
     suffix = os.path.splitext(name)[1].lower()
     return f"{suffix} file" if suffix.isprintable() and suffix else "file without an ending"
 
-
+# %% ../../nbs/data/06_folders.ipynb #a7a079bd
 def walk(folder: str,         # where to begin
          found: FileList,     # `broken` and `left_out` are added to
          ) -> list[tuple[str, ...]]: # the parts of each path below the folder, in order
@@ -91,7 +91,7 @@ def walk(folder: str,         # where to begin
                 waiting.append((entry.path, (*parts, entry.name), target))
     return sorted(files)
 
-
+# %% ../../nbs/data/06_folders.ipynb #93a3e82e
 def folder_files(folder: str | Path) -> FileList:
     "The image files in a folder, in the order of their names."
     folder = str(folder)
@@ -173,7 +173,7 @@ def numbered(names: Sequence[str], # one for each image
     classes, numbers = np.unique(np.asarray(names), return_inverse=True)
     return numbers.astype(np.int64), tuple(classes.tolist())
 
-
+# %% ../../nbs/data/06_folders.ipynb #43641696
 def encoded(values: Collection, # integers, or names
             argument: str = "labels", # for the message
             ) -> tuple[np.ndarray, tuple[str, ...] | None]: # (N,) int64, and the names of 0, 1, …

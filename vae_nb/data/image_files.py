@@ -47,7 +47,7 @@ def loses_bits(picture: Image.Image, # opened, and not decoded yet
     if picture.format == "TIFF": return max(getattr(picture, "tag_v2", {}).get(258, (1,))) > 8  # BitsPerSample
     return any(";16" in str(tile[3]) or tile[0].startswith("ppm") and tile[3][-1] > 255 for tile in getattr(picture, "tile", ()))
 
-
+# %% ../../nbs/data/04_image_files.ipynb #d8cbefb4
 def check_planes(picture: Image.Image, # as for `loses_bits`
                  name: object,         # what to call it in a message
                  ) -> None:
@@ -159,7 +159,7 @@ def picture_values(picture: Image.Image, # of any mode
     x = torch.from_numpy(x)
     return x.view(*x.shape[:2], -1).movedim(-1, 0)
 
-
+# %% ../../nbs/data/04_image_files.ipynb #b306fa4c
 def picture_tensor(picture: Image.Image,       # grey, colour, or more than 8 bits a channel
                    reading: Reading = AS_THEY_ARE, # mode and scale
                    name: object = "the picture",   # for the message

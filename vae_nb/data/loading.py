@@ -158,7 +158,7 @@ class Asking:
     groups: "Collection | str | Path | None" = None
     cache: bool = True
 
-
+# %% ../../nbs/data/11_loading.ipynb #b2f54f09
 def built_in_source(name: str,       # a key of `BUILT_IN`
                     reading: Reading,
                     test: bool,      # the test images
@@ -220,7 +220,7 @@ def group_values(source: ImageSource, groups: "Collection | str | Path") -> Sequ
     if None in found: raise InputError(f"groups={groups!r} does not fit {source.paths[found.index(None)]}")
     return [match[1] or "" for match in found if match]
 
-
+# %% ../../nbs/data/11_loading.ipynb #ccf24c3c
 def describe(source: ImageSource, # is changed
              asking: Asking,
              ) -> ImageSource:    # the same
@@ -263,7 +263,7 @@ def file_sources(files: FileList,
     parts = {split: source.subset(i) for split, i in places.items() if len(i)}
     return Opened(files.name, parts["train"], parts.get("valid"), parts.get("test"))
 
-
+# %% ../../nbs/data/11_loading.ipynb #5e83ae5f
 def path_source(path: Path, asking: Asking, argument: str) -> Opened: # of a file
     "What a file holds, by the ending of its name."
     name = path.name.lower()
@@ -309,7 +309,7 @@ def behind_loader(source: Any,    # as a user may give it
     raise InputTypeError(f"{argument} is a DataLoader with a collate_fn of its own, which is not used here; expected "
                          "loader.dataset, or for batches of one image Stream(loader)")
 
-
+# %% ../../nbs/data/11_loading.ipynb #66331216
 def open_source(source: object,          # a known name, a path, paths, a tensor, an array or a data set
                 asking: Asking = Asking(),
                 argument: str = "source", # name of the argument, for the message
@@ -358,7 +358,7 @@ def settle(parts: dict[str, ImageSource], # split -> its images
     if len(done["train"]): return done
     raise InputError("none of the training images can be read; expected at least one")
 
-
+# %% ../../nbs/data/11_loading.ipynb #cbdb0bbd
 def read_splits(name: str,                         # of the data
                 parts: dict[str, ImageSource],     # split -> its images
                 limit: int | None = None,          # keep the first so many images of each split

@@ -60,7 +60,7 @@ class Look:
     whole: bool = True                                            # are those integers?
     problem: str | None = None                                    # why it can't be used
 
-
+# %% ../../nbs/data/07_picture_files.ipynb #c73eecb1
 def look_at(name: str,        # of a file
             content: bytes,   # of that file
             reading: Reading,
@@ -117,7 +117,7 @@ def colour_words(colour: tuple[int, int, int]) -> str:
     "white, black, or #rrggbb"
     return {(255, 255, 255): "white", (0, 0, 0): "black"}.get(colour) or "#" + bytes(colour).hex()
 
-
+# %% ../../nbs/data/07_picture_files.ipynb #859b3161
 def size_notes(sizes: Counter,     # (height, width) -> how many images
                reading: Reading,
                ) -> Generator[str]: # sentences
@@ -147,7 +147,7 @@ def depth_notes(headers: Sequence[Header],
     if others := Counter(h.mode for h in headers if h.mode in ("CMYK", "YCbCr", "LAB", "HSV")):
         yield f"{counted(others)} converted without a colour profile."
 
-
+# %% ../../nbs/data/07_picture_files.ipynb #fa49eeda
 def picture_notes(files: FileList,
                   looks: dict[int, Look], # file number -> what was seen
                   mode: str,              # that all become
@@ -187,7 +187,7 @@ class BrokenFiles(InputError):
         super().__init__(f"{len(problems):,} files can't be used; mend or remove them, or skip_broken=True goes on "
                          f"without them: {'; '.join(whys[:20])}" + (f"; and {len(whys) - 20:,} more" if len(whys) > 20 else ""))
 
-
+# %% ../../nbs/data/07_picture_files.ipynb #3bc580b5
 class PictureFiles(ImageSource):
     "Pictures in files, one image for each page; `Data` holds all that are wanted in one tensor."
     description = "in files"

@@ -281,7 +281,7 @@ class TensorImages(ImageSource):
     def binarised(self, seed: int, number: int) -> "TensorImages":
         return TensorImages(binarised_images(self, seed, number), self.labels, self.classes)
 
-
+# %% ../../nbs/data/02_splits.ipynb #e1c45c72
 def binarised_images(source: ImageSource, # whose images are read
                      seed: int,           # of the random numbers
                      number: int,         # of the split (`SPLITS`)
@@ -356,7 +356,7 @@ def augmented(batches: Iterable[torch.Tensor], # (b, C, H, W)
 # %% ../../nbs/data/02_splits.ipynb #44c980dc
 BINARISED = {"static": "binarised once", "dynamic": "binarised anew each epoch"}
 
-
+# %% ../../nbs/data/02_splits.ipynb #442cc36b
 @dataclass(repr=False, eq=False)
 class Splits:
     "Images in three splits, and what is known of them."

@@ -45,7 +45,7 @@ def _moved(L: int, layer: int) -> list[int]:
         if 0 < len(found) < L: return found
     return list(range(L))  # a single latent has no other
 
-
+# %% ../../nbs/distributions/11_flows.ipynb #a5b994fc
 class Coupling(nn.Module):
     "Some latents go through splines whose shape the other latents, and a context, decide."
     order: torch.Tensor # places of the latents that stay, then of those that move
@@ -78,7 +78,7 @@ class Coupling(nn.Module):
             log_det = spline.log_abs_det_jacobian(new, move).sum(-1) if inverse else u.new_zeros(())
         return torch.cat([stay, new], -1).index_select(-1, self.back), log_det
 
-
+# %% ../../nbs/distributions/11_flows.ipynb #4176a52a
 def _couplings(L: int, layers: object, context: int, hidden: object, bins: object) -> nn.ModuleList:
     spline_type()  # if zuko is missing, that is said here
     layers, hidden, bins = check_count("layers", layers), check_count("hidden", hidden), check_count("bins", bins, 2)

@@ -21,6 +21,7 @@ from ..core import Head
 # %% ../../nbs/distributions/02_likelihoods.ipynb #e0c6960d
 Family = Callable[[torch.Tensor, torch.Tensor], Distribution] # from a mean and a standard deviation to a density of pixels
 
+START = -1.5077717304229736 # softplus⁻¹(0.2): the raw σ at which those that are learned begin
 PIXEL_SIGMA_FLOOR = 1 / (255 * 12 ** 0.5) # the smallest σ of a pixel: the rounding of 8-bit images, which none can beat
 
 # %% ../../nbs/distributions/02_likelihoods.ipynb #68369fea
@@ -98,7 +99,7 @@ class Homoscedastic(LocationScale):
                  ):
         shape = check_image_shape(image_shape)
         super().__init__(shape, shape, mean, sigma_floor, family)
-        if sigma is None: self.raw_sigma = nn.Parameter(torch.tensor(-1.5077717304229736))  # softplus⁻¹(0.2)
+        if sigma is None: self.raw_sigma = nn.Parameter(torch.tensor(START))
         else: self.register_buffer("fixed_sigma", torch.tensor(check_positive("sigma", sigma)))
 
     @property
@@ -123,7 +124,7 @@ class Channelwise(LocationScale):
                  ):
         shape = check_image_shape(image_shape)
         super().__init__(shape, shape, mean, sigma_floor, family)
-        self.raw_sigma = nn.Parameter(torch.full((shape[0], 1, 1), -1.5077717304229736))  # softplus⁻¹(0.2)
+        self.raw_sigma = nn.Parameter(torch.full((shape[0], 1, 1), START))
 
     def split(self, raw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return raw, positive(self.raw_sigma, self.sigma_floor)

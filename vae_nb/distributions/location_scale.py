@@ -66,7 +66,7 @@ class Logistic(Distribution):
         u = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device)
         return self.icdf(u.clamp(torch.finfo(u.dtype).tiny, 1 - torch.finfo(u.dtype).eps))
 
-
+# %% ../../nbs/distributions/05_location_scale.ipynb #440968e6
 def logistic(mean: torch.Tensor,  # (..., C, H, W), pixels
              sigma: torch.Tensor, # the standard deviation; broadcasts to `mean`
              ) -> Distribution:   # of single pixels
@@ -101,7 +101,7 @@ class StudentTPixels(StudentT):
         e = ((value - self.loc) / self.scale).detach().double().cpu()
         return torch.as_tensor(stdtr(self.df.detach().double().cpu().numpy(), e.numpy())).to(value)
 
-
+# %% ../../nbs/distributions/05_location_scale.ipynb #f05fcea7
 class StudentTFamily(nn.Module):
     "A family for `LocationScale`: Student's t distribution, whose tails a few wrong pixels fit into."
     def __init__(self,

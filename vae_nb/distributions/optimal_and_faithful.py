@@ -31,7 +31,6 @@ def mean_square(p: Distribution,   # of images, batch (k, B)
 # %% ../../nbs/distributions/06_optimal_and_faithful.ipynb #519b43e2
 class OptimalGaussian(LocationScale):
     "Gaussian pixels whose σ is the root mean squared error: of the batch in training, of the last 100 batches afterwards."
-    keeps = True
     mean_variance: torch.Tensor # () or (C, 1, 1): σ² without the floor
     batches: torch.Tensor       # (), how many were seen
 

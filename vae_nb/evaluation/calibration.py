@@ -187,7 +187,7 @@ class Tally:
         return {name: {"positions": int(mask.sum()), **_summarise(self.sums[name], self.levels, self.bins)}
                       if self.sums[name] else None for name, mask in self.groups.items()}
 
-
+# %% ../../nbs/evaluation/03_calibration.ipynb #da180296
 def _pixels_of(p: Distribution) -> Distribution: # the distribution of its single pixels
     if isinstance(p, Independent) and p.base_dist.batch_shape == p.batch_shape + p.event_shape: return p.base_dist
     raise InputTypeError(f"p(x|z) is a {type(p).__name__} whose pixels have no distributions of their own; "

@@ -36,7 +36,7 @@ def as_expected(shape: tuple[int, ...],    # (C, H, W) of the images
     if shape[0] != channels: words.append(f"mode={mode!r}")
     return f": {' with '.join(words)} makes them so" if words else ""
 
-
+# %% ../../nbs/evaluation/00_metrics.ipynb #3da33e2c
 def split_for(model: VAE,      # for its image shape and its likelihood
               data: ImageData, # what `load_data` gives, a known set's name, or images of your own, taken whole
               split: Split,    # not used for images of your own

@@ -60,7 +60,7 @@ def _numbers(argument: str, values: object) -> torch.Tensor:
     except (TypeError, ValueError, RuntimeError):
         raise InputTypeError(refusal(argument, values, "a tensor, an array or a list of numbers")) from None
 
-
+# %% ../../nbs/evaluation/05_novelty.ipynb #54405d94
 def check_scores(argument: str,   # name of the argument, for the message
                  values: Scores,  # (N,)
                  ) -> torch.Tensor: # (N,), float64

@@ -137,7 +137,7 @@ class LatentSliders:
 # %% ../../nbs/explore/01_sliders.ipynb #2fb975b9
 BY_HAND, POSTERIOR_MEAN, PRIOR_MEAN = "$z$, set by hand", r"$z =$ mean of $q(z\,|\,x)$", "$z =$ mean of $p(z)$"
 
-
+# %% ../../nbs/explore/01_sliders.ipynb #ac99e1e5
 class LatentView(DecodedView):
     "A latent as sliders, as bars and as what it is decoded to: the mechanics of `LatentExplorer`."
     def __init__(self,

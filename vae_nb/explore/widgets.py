@@ -106,7 +106,7 @@ class NamedImage(ipywidgets.Image):
         super().__init__(format="png", layout=layout, tooltip=name)
         self.add_class("vae-nb-pixels")
 
-
+# %% ../../nbs/explore/00_widgets.ipynb #9f8dacc7
 class PicturePanel:
     "A picture with a title, whose pixels and caption are exchanged."
     def __init__(self,
@@ -144,7 +144,7 @@ def parts(widget: ipywidgets.Widget) -> Iterator[ipywidgets.Widget]:
         if isinstance(part := getattr(widget, name, None), ipywidgets.Widget): yield part
     for child in getattr(widget, "children", ()): yield from parts(child)
 
-
+# %% ../../nbs/explore/00_widgets.ipynb #fa27c369
 class Explorer:
     "Base of the widgets: `widget` is what is displayed where there is a kernel, `figure()` elsewhere."
     widget: ipywidgets.Box

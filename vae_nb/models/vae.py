@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
+# %% ../../nbs/models/01_vae.ipynb #972a672b
 import torch
 from torch import nn
 from torch.distributions import Distribution
@@ -32,6 +33,8 @@ from ..data.arrays import check_range
 from ..data.splits import Data
 from ..distributions.bounded_pixels import BetaLikelihood, ContinuousBernoulliLikelihood
 from ..distributions.correlated_noise import LowRankGaussian
+
+# %% ../../nbs/models/01_vae.ipynb #e33db0cf
 from ..distributions.discretised import DiscretisedLogistic
 from ..distributions.levels import CategoricalLikelihood, DiscretisedMixture
 from ..distributions.likelihoods import (PIXEL_SIGMA_FLOOR, BernoulliLikelihood, Channelwise, Homoscedastic,
@@ -45,6 +48,8 @@ from ..distributions.priors import FullCovariancePrior, GaussianPrior, LearnedMi
 from ..distributions.richer_posteriors import LowRank, MixturePosterior
 from ..distributions.vamp import VampPrior
 from .tensor_files import FORMAT, digest, load_tensors, load_weights, replace_file, save_tensors
+
+# %% ../../nbs/models/01_vae.ipynb #46298a54
 from ..networks.branches import Branches
 from ..networks.decoders import CNNDecoder, MLPDecoder
 from ..networks.encoders import CNNEncoder, MLPEncoder, Network, SeesRoughness, check_channels, downsampled_sizes
@@ -332,9 +337,9 @@ _priors = {"normal": lambda L, image_shape: GaussianPrior(L), "mixture": lambda 
 _likelihoods = {"bernoulli": BernoulliLikelihood, "discretised_logistic": DiscretisedLogistic,
                 "continuous_bernoulli": ContinuousBernoulliLikelihood, "beta": BetaLikelihood, "categorical": CategoricalLikelihood,
                 "discretised_mixture": DiscretisedMixture, "low_rank_gaussian": LowRankGaussian} # beside location–scale families
-_noises = {"pixelwise": PixelwiseGaussian, "imagewise": ImagewiseGaussian, "homoscedastic": HomoscedasticGaussian,
-           "channelwise": Channelwise, "optimal": OptimalGaussian, "faithful": FaithfulGaussian} # of a Gaussian
-_scopes = {"pixelwise": Pixelwise, "imagewise": Imagewise, "homoscedastic": Homoscedastic, "channelwise": Channelwise} # of others
+_scopes = {"pixelwise": Pixelwise, "imagewise": Imagewise, "homoscedastic": Homoscedastic, "channelwise": Channelwise}
+_noises = _scopes | {"pixelwise": PixelwiseGaussian, "imagewise": ImagewiseGaussian, "homoscedastic": HomoscedasticGaussian,
+                     "optimal": OptimalGaussian, "faithful": FaithfulGaussian} # of a Gaussian
 
 # %% ../../nbs/models/01_vae.ipynb #ba7b9541
 FITTED: dict[str, tuple[type[nn.Module], dict[str, Callable[..., int]]]] = { # kind: class, and its sizes beside L
@@ -668,7 +673,7 @@ def bound(model: VAE,
     if not isinstance(batch, dict): return model, batch
     return model.given(batch.get("y")), batch["x"]
 
-
+# %% ../../nbs/models/01_vae.ipynb #dd677974
 def views_for(model: VAE, data: Data, split: str, batch_size: int,
               **options, # of `batches_for`
               ) -> Iterator[tuple[VAE, torch.Tensor]]:
@@ -698,7 +703,7 @@ def check_labels(model: VAE, data: Data, split: str) -> None:
     "Raise an InputError unless the split has the labels that the model needs."
     if model.labels is not None and model.y is None: labels_of(model.labels, data, split)
 
-
+# %% ../../nbs/models/01_vae.ipynb #731a9cf4
 def check_one_label(model: VAE,
                     what: str, # the function that needs it, for the message
                     ) -> None:

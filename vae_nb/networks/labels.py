@@ -21,7 +21,7 @@ from ..data.splits import Data
 # %% ../../nbs/networks/03_labels.ipynb #714f4af1
 MOST_CLASSES = 100_000
 
-
+# %% ../../nbs/networks/03_labels.ipynb #709bc812
 class Labels:
     "The classes of a conditional model."
     def __init__(self,

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Literal, NoReturn, TextIO
 
 from accelerate.tracking import GeneralTracker
 import numpy as np
+
+# %% ../../nbs/training/08_fit.ipynb #b9edf10f
 import torch
 from torch import nn
 from torch.distributions import Distribution, Independent, Normal
@@ -32,6 +34,8 @@ from ..distributions.beta_nll import beta_score, check_beta
 from ..distributions.likelihoods import PixelwiseGaussian
 from ..models.fitted_priors import PriorKind, check_fittable, fit_prior, with_prior
 from ..models.tensor_files import digest
+
+# %% ../../nbs/training/08_fit.ipynb #353fd181
 from ..networks.labels import labels_of
 from ..models.vae import (VAE, Batch, batches_for, bound, check_images_for, check_labels, check_model, check_rebuildable,
                                evaluating)
@@ -252,12 +256,10 @@ def make_objective(objective: Objective = "elbo",  # a key of `OBJECTIVES`, or a
     "The function to be maximised, or an error if its parts don't go together."
     f = objective if callable(objective) else lookup("objective", objective, OBJECTIVES)
     name = function_name(f)
-    if getattr(f, "func", f) in (iwae, iwae_stl, iwae_dreg) and beta_nll is not None:
-        raise InputError(f"beta_nll={beta_nll!r} with objective={name!r}: importance weights are densities, "
-                         "and a β-NLL score is none; use objective='elbo'")
-    if getattr(f, "func", f) in (iwae, iwae_stl, iwae_dreg) and head is not None and head.score:
-        raise InputError(f"objective={name!r} with {type(head).__name__}: importance weights are densities, and what this "
-                         "likelihood maximises is none; use objective='elbo'")
+    scored = f"beta_nll={beta_nll!r}" if beta_nll is not None else type(head).__name__ if head is not None and head.score else None
+    if scored and getattr(f, "func", f) in (iwae, iwae_stl, iwae_dreg):
+        raise InputError(f"{scored} with objective={name!r}: importance weights are densities, and its score is none; "
+                         "use objective='elbo'")
     if _leaves_open(f, "n_images"): f = partial(f, n_images=n_images)
     if _leaves_open(f, "kl_weight"):
         return f if callable(kl_weight) else partial(f, kl_weight=check_weight("kl_weight", kl_weight))
@@ -328,7 +330,7 @@ def may_warm_up(model: VAE,
     pixelwise = isinstance(model.decoder.head, PixelwiseGaussian)
     return pixelwise and given["beta_nll"] is None and given["objective"] == "elbo"
 
-
+# %% ../../nbs/training/08_fit.ipynb #d3678dea
 def check_noise_warmup(given: dict) -> float: # the same
     "The argument noise_warmup, or an error if it has no meaning here."
     value = given["noise_warmup"]
@@ -498,7 +500,7 @@ def keep_for_later(model: VAE, data: Data,
                    device: torch.device) -> None:
     "What a likelihood keeps, such as an optimal σ, becomes that of the weights as they are, on up to 4,096 training images."
     head = model.decoder.head
-    if not head.keeps: return
+    if type(head).forget is Head.forget: return  # it keeps nothing
     head.forget()
     with evaluating(model):
         for batch in islice(batches_for(model, data, "train", batch_size, device), -(-4096 // batch_size)):

@@ -378,7 +378,7 @@ def check_unlocked(out: Path, # folder of a run
     raise InputError(f"out={str(out)!r} is in use: process {owner['pid']} on {owner['host']} trains there; "
                      f"wait until it ends, or name another folder.{here}")
 
-
+# %% ../../nbs/training/07_runs.ipynb #16857713
 @contextmanager
 def locked(out: Path # folder of a run, made if it isn't there
            ) -> Iterator[None]:
@@ -444,7 +444,7 @@ def check_free(out: Path, resume: bool, overwrite: bool) -> None:
         raise InputError(f"out={str(out)!r} holds a run already: resume=True goes on with it, overwrite=True replaces "
                          "it; or name another folder")
 
-
+# %% ../../nbs/training/07_runs.ipynb #093f1710
 @contextmanager
 def held_folder(out: Path,       # of a run, made if it isn't there
                 resume: bool,    # go on from its checkpoint, if there is one?
@@ -720,7 +720,7 @@ def run_data(run: str | Path, # folder
     if not record: raise InputError(f"{str(Path(run) / 'run.json')!r} is missing, so the data must be given: --data")
     return recorded_data(record, options, run)
 
-
+# %% ../../nbs/training/07_runs.ipynb #b01980a0
 def run_images(run: str | Path, # folder
                options: dict,   # of `load_data`, as far as they are given
                ) -> Data:
