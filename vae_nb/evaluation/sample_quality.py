@@ -74,7 +74,9 @@ NEIGHBOURS = 5 # a ball reaches to this neighbour
 def neighbourhood_numbers(real: torch.Tensor, # (n, F)
                           fake: torch.Tensor, # (m, F)
                           ) -> dict[str, float]: # precision, recall, density, coverage
-    "How two sets lie in each other's neighbourhoods."
+    "How two sets lie in each other's neighbourhoods; of the larger one, as many as the other has."
+    n = min(len(real), len(fake))
+    real, fake = real[:n], fake[:n]
     def radii(x): return torch.cdist(x, x).kthvalue(NEIGHBOURS + 1, 1).values  # the first is the point itself
     distance, real_radius, fake_radius = torch.cdist(real, fake), radii(real), radii(fake)  # (n, m), (n,), (m,)
     near = distance <= real_radius[:, None]
